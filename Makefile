@@ -1,0 +1,17 @@
+.PHONY: proto check test
+
+PROTO = forwardpass/proto/inference.proto
+
+# The generated parts are committed; CI regenerates them and compares.
+proto:
+	python -m grpc_tools.protoc -Iproto --pyi_out=proto --include_imports \
+		--descriptor_set_out=proto/forwardpass/proto/inference.binpb $(PROTO)
+
+test:
+	python -m pytest
+
+check: test
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports

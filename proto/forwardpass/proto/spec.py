@@ -1,0 +1,133 @@
+"""What a model says of one tensor, and the checks of a request against it.
+
+Client and server make the same checks with the same words: the client before it sends,
+the server for every caller.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from forwardpass.proto.datatypes import DATATYPES
+
+MAX_ELEMENTS = 2**31 - 1
+"""More elements than any message can hold; a shape beyond it is refused unread."""
+
+
+class TensorError(ValueError):
+    """One tensor of a request or reply that is not as it has to be."""
+
+    def __init__(self, tensor: str, *, expected: str, got: str, fix: str) -> None:
+        super().__init__(f"{tensor}: expected {expected}, got {got}; {fix}")
+        self.tensor = tensor
+        """Which one, as in `input 'x'`."""
+        self.expected = expected
+        self.got = got
+        self.fix = fix
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, datatype and shape of one input or output of a model."""
+
+    name: str
+    datatype: str
+    """Wire name, as in `FP32`."""
+    shape: tuple[int, ...]
+    """-1 marks an axis of any length."""
+    symbols: tuple[str | None, ...] = ()
+    """For each axis the graph's name of its length; axes of one name have one length."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.datatype}{format_shape(self.shape)}"
+
+
+def format_shape(shape: Iterable[int]) -> str:
+    """Write a shape as it stands on the wire: `[-1, 30]`."""
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def check_datatype(tensor: str, spec: TensorSpec, datatype: str) -> None:
+    """Raise TensorError unless the datatype sent is the one that the model declares."""
+    if datatype == spec.datatype:
+        return
+    if datatype in DATATYPES:
+        raise TensorError(
+            tensor,
+            expected=f"datatype {spec.datatype}",
+            got=datatype,
+            fix=f"convert the array to {_dtype_name(spec.datatype)} before sending",
+        )
+    raise TensorError(
+        tensor,
+        expected=f"datatype {spec.datatype}",
+        got=f"{datatype!r}, which is no datatype",
+        fix=f"use one of {', '.join(DATATYPES)}",
+    )
+
+
+def check_shape(tensor: str, spec: TensorSpec, shape: Sequence[int]) -> None:
+    """Raise TensorError unless the shape fits the model's: rank, fixed axes, sizes."""
+    expected = f"shape {format_shape(spec.shape)}"
+    if len(shape) == 1 and len(spec.shape) == 2 and shape[0] == spec.shape[1]:
+        raise TensorError(
+            tensor,
+            expected=expected,
+            got=format_shape(shape),
+            fix=f"send shape [1, {shape[0]}] for one row",
+        )
+    if len(shape) != len(spec.shape):
+        raise TensorError(
+            tensor,
+            expected=f"{expected} (rank {len(spec.shape)})",
+            got=f"{format_shape(shape)} (rank {len(shape)})",
+            fix=f"send {len(spec.shape)} dimensions",
+        )
+    elements = 1
+    for axis, (size, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
+        if size < 0:
+            raise TensorError(
+                tensor,
+                expected=f"{expected} with -1 replaced by a length",
+                got=format_shape(shape),
+                fix=f"send the array's own length of axis {axis}",
+            )
+        if wanted not in (-1, size):
+            raise TensorError(
+                tensor,
+                expected=expected,
+                got=format_shape(shape),
+                fix=f"axis {axis} must be {wanted} long, not {size}",
+            )
+        # A zero does not hide an overflow of the other axes.
+        elements *= max(size, 1)
+    if elements > MAX_ELEMENTS:
+        raise TensorError(
+            tensor,
+            expected=f"at most {MAX_ELEMENTS} elements",
+            got=f"{format_shape(shape)}, which is {elements}",
+            fix="send fewer rows a call",
+        )
+
+
+def check_symbols(specs: Mapping[str, TensorSpec], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise TensorError unless axes of one name (the batch, say) are equally long everywhere.
+
+    specs and shapes hold the same inputs, by name.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    for name, shape in shapes.items():
+        for size, symbol in zip(shape, specs[name].symbols, strict=False):
+            if symbol is None:
+                continue
+            first, first_name = seen.setdefault(symbol, (size, name))
+            if first != size:
+                raise TensorError(
+                    f"input {name!r}",
+                    expected=f"{symbol} = {first} as in input {first_name!r}",
+                    got=f"{symbol} = {size}",
+                    fix=f"send as many rows in both ({symbol} is one length in this model)",
+                )
+
+
+def _dtype_name(datatype: str) -> str:
+    return "bytes" if datatype == "BYTES" else DATATYPES[datatype].dtype.name

@@ -1,0 +1,152 @@
+"""Arrays to wire tensors and back: raw bytes and typed contents."""
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forwardpass.proto.datatypes import DATATYPES
+from forwardpass.proto.inference_pb2 import InferTensorContents
+from forwardpass.proto.spec import TensorError, format_shape
+
+_LENGTH = struct.Struct("<I")
+
+
+def encode_raw(array: NDArray[Any], datatype: str) -> bytes:
+    """Write an array of any shape as raw bytes: row-major, little-endian, no padding.
+
+    A BYTES element, bytes or str (as UTF-8), becomes its length in 4 bytes and itself.
+    """
+    if datatype == "BYTES":
+        return b"".join(_encode_elements(array))
+    return array.astype(DATATYPES[datatype].dtype, copy=False).tobytes()
+
+
+def decode_raw(tensor: str, raw: bytes, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Read raw bytes as an array of `shape`: a read-only view, or bytes objects for BYTES.
+
+    The shape's sizes are not negative and their product is bounded (`spec.check_shape`).
+    Raises TensorError, before anything is allocated, if the length does not fit the shape.
+    """
+    count = _count(shape)
+    if datatype == "BYTES":
+        elements = _decode_elements(tensor, raw, count)
+        return _object_array(elements).reshape(shape)
+    dtype = DATATYPES[datatype].dtype
+    if len(raw) != count * dtype.itemsize:
+        raise TensorError(
+            tensor,
+            expected=f"{count * dtype.itemsize} raw bytes "
+            f"({datatype}{format_shape(shape)} at {dtype.itemsize} bytes an element)",
+            got=str(len(raw)),
+            fix="send the array's bytes whole, or the shape that they have",
+        )
+    return np.frombuffer(raw, dtype=dtype).reshape(shape)
+
+
+def decode_typed(
+    tensor: str, contents: InferTensorContents, datatype: str, shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """Read typed contents as an array of `shape`.
+
+    Raises TensorError if they stand in another field than the datatype's, in two fields,
+    are too few or too many, or hold an integer outside the datatype's range.
+    """
+    field = DATATYPES[datatype].contents_field
+    if field is None:
+        raise TensorError(
+            tensor,
+            expected=f"{datatype} as raw_input_contents",
+            got="typed contents",
+            fix=f"the protocol has no typed field for {datatype}: send raw bytes",
+        )
+    for descriptor, _ in contents.ListFields():
+        if descriptor.name != field:
+            raise TensorError(
+                tensor,
+                expected=f"{datatype} data in {field}",
+                got=f"data in {descriptor.name}",
+                fix=f"fill {field} alone",
+            )
+    values = getattr(contents, field)
+    count = _count(shape)
+    if len(values) != count:
+        raise TensorError(
+            tensor,
+            expected=f"{count} elements in {field} for shape {format_shape(shape)}",
+            got=str(len(values)),
+            fix="send every element, or the shape that they have",
+        )
+    if datatype == "BYTES":
+        return _object_array(list(values)).reshape(shape)
+    dtype = DATATYPES[datatype].dtype
+    # 8- and 16-bit integers travel as 32-bit ones, and NumPy would wrap them.
+    wide = np.array(values, dtype=np.uint64 if dtype.kind == "u" else None)
+    if dtype.kind in "iu" and count:
+        info = np.iinfo(dtype)
+        outside = (wide < info.min) | (wide > info.max)
+        if outside.any():
+            raise TensorError(
+                tensor,
+                expected=f"{datatype} values in {info.min}..{info.max}",
+                got=str(wide[outside][0]),
+                fix="send values in range; they are never wrapped",
+            )
+    return wide.astype(dtype).reshape(shape)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _object_array(elements: list[bytes]) -> NDArray[Any]:
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array
+
+
+def _encode_elements(array: NDArray[Any]) -> list[bytes]:
+    parts: list[bytes] = []
+    for element in array.ravel().tolist():
+        data = element.encode() if isinstance(element, str) else bytes(element)
+        parts.append(_LENGTH.pack(len(data)))
+        parts.append(data)
+    return parts
+
+
+def _decode_elements(tensor: str, raw: bytes, count: int) -> list[bytes]:
+    if len(raw) < count * _LENGTH.size:
+        raise _malformed(tensor, count, f"{len(raw)} bytes in all")
+    elements: list[bytes] = []
+    position, end = 0, len(raw)
+    while position < end:
+        if len(elements) == count:
+            raise _malformed(tensor, count, f"{end - position} bytes more")
+        if position + _LENGTH.size > end:
+            raise _malformed(tensor, count, f"a length cut short after element {len(elements)}")
+        (size,) = _LENGTH.unpack_from(raw, position)
+        position += _LENGTH.size
+        if position + size > end:
+            raise _malformed(
+                tensor,
+                count,
+                f"element {len(elements)} of {size} bytes with {end - position} left",
+            )
+        elements.append(raw[position : position + size])
+        position += size
+    if len(elements) != count:
+        raise _malformed(tensor, count, str(len(elements)))
+    return elements
+
+
+def _malformed(tensor: str, count: int, got: str) -> TensorError:
+    return TensorError(
+        tensor,
+        expected=f"{count} BYTES elements, each a 4-byte little-endian length and its bytes",
+        got=got,
+        fix="send one length and its bytes for every element of the shape",
+    )
