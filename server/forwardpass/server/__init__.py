@@ -1,0 +1,1 @@
+"""The server: ONNX models of a repository behind the Open Inference Protocol."""

@@ -1,0 +1,1 @@
+"""Sockets: the only part of the server that knows gRPC and HTTP/2."""

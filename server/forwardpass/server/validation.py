@@ -1,0 +1,169 @@
+"""Where a request is validated: ModelInferRequest -> arrays that fit the model, or an error.
+
+Everything is checked before onnxruntime sees it, so that a caller's mistake is answered
+INVALID_ARGUMENT with the tensor, what was expected, what came and the fix (protocol.md,
+section 5), and before anything of the size that a caller states is allocated.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from forwardpass.proto.inference_pb2 import InferParameter, ModelInferRequest
+from forwardpass.proto.spec import TensorError, check_datatype, check_shape, check_symbols
+from forwardpass.proto.tensors import decode_raw, decode_typed
+from forwardpass.server.errors import InvalidRequestError, InvalidTensorError, UnsupportedError
+from forwardpass.server.model import Model
+
+_SHARED_MEMORY = "shared_memory_region"
+_CLASSIFICATION = "classification"
+_INTEGERS = ("priority", "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """One output that a caller wants."""
+
+    name: str
+    classes: int | None = None
+    """How many of the highest columns to answer instead of the tensor; None: the tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """A valid request."""
+
+    inputs: Mapping[str, NDArray[Any]]
+    """By input name; dtype and shape are the model's."""
+    outputs: tuple[RequestedOutput, ...]
+    """In the order asked, else all in the graph's order."""
+
+
+def validate(model: Model, request: ModelInferRequest) -> Inference:
+    """Check a request against its model and read its tensors.
+
+    Raises InvalidRequestError, InvalidTensorError or UnsupportedError.
+    """
+    _check_parameters(request.parameters)
+    try:
+        return Inference(_inputs(model, request), _outputs(model, request))
+    except TensorError as error:
+        raise InvalidTensorError(model.name, error) from error
+
+
+def _check_parameters(parameters: Mapping[str, InferParameter]) -> None:
+    if not parameters:
+        return
+    for name in _INTEGERS:
+        kind = parameters[name].WhichOneof("parameter_choice") if name in parameters else None
+        if kind not in (None, "int64_param", "uint64_param"):
+            raise InvalidRequestError(
+                f"parameter {name!r}", f"expected an integer, got {kind}; send int64_param"
+            )
+
+
+def _inputs(model: Model, request: ModelInferRequest) -> dict[str, NDArray[Any]]:
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidRequestError(
+            "raw_input_contents",
+            f"expected {len(request.inputs)} entries, one an input, got {len(raw)}; "
+            "send all inputs raw or all typed, never mixed",
+        )
+    specs = model.inputs
+    arrays: dict[str, NDArray[Any]] = {}
+    for index, sent in enumerate(request.inputs):
+        tensor = f"input {sent.name!r}"
+        spec = specs.get(sent.name)
+        if spec is None:
+            raise TensorError(
+                tensor,
+                expected=f"one of {', '.join(map(repr, specs))}",
+                got=repr(sent.name),
+                fix="use the names of ModelMetadata",
+            )
+        if sent.name in arrays:
+            raise TensorError(
+                tensor, expected="it once", got="it twice", fix="send every input once"
+            )
+        if _SHARED_MEMORY in sent.parameters:
+            raise UnsupportedError(f"{tensor}: shared memory is not served; send the tensor itself")
+        check_datatype(tensor, spec, sent.datatype)
+        shape = tuple(sent.shape)
+        check_shape(tensor, spec, shape)
+        if not raw:
+            _check_typed(tensor, sent, shape)
+            arrays[sent.name] = decode_typed(tensor, sent.contents, sent.datatype, shape)
+        elif sent.HasField("contents"):
+            raise TensorError(
+                tensor,
+                expected="raw_input_contents alone",
+                got="typed contents as well",
+                fix="send all inputs raw or all typed, never mixed",
+            )
+        else:
+            arrays[sent.name] = decode_raw(tensor, raw[index], sent.datatype, shape)
+    missing = [name for name in specs if name not in arrays]
+    if missing:
+        raise TensorError(
+            f"input {missing[0]!r}",
+            expected=f"all of {', '.join(map(repr, specs))}",
+            got=", ".join(map(repr, arrays)) or "no input",
+            fix=f"send {missing[0]!r} too",
+        )
+    if len(arrays) > 1:
+        check_symbols(specs, {name: array.shape for name, array in arrays.items()})
+    return arrays
+
+
+def _check_typed(
+    tensor: str, sent: ModelInferRequest.InferInputTensor, shape: tuple[int, ...]
+) -> None:
+    if not sent.HasField("contents") and 0 not in shape:
+        raise TensorError(
+            tensor,
+            expected="data in raw_input_contents or in contents",
+            got="none",
+            fix="send the array's bytes in raw_input_contents",
+        )
+
+
+def _outputs(model: Model, request: ModelInferRequest) -> tuple[RequestedOutput, ...]:
+    if not request.outputs:
+        return tuple(RequestedOutput(name) for name in model.outputs)
+    wanted: dict[str, RequestedOutput] = {}
+    for asked in request.outputs:
+        tensor = f"output {asked.name!r}"
+        if asked.name not in model.outputs:
+            raise TensorError(
+                tensor,
+                expected=f"one of {', '.join(map(repr, model.outputs))}",
+                got=repr(asked.name),
+                fix="use the names of ModelMetadata",
+            )
+        if asked.name in wanted:
+            raise TensorError(
+                tensor, expected="it once", got="it twice", fix="ask for every output once"
+            )
+        if _SHARED_MEMORY in asked.parameters:
+            raise UnsupportedError(f"{tensor}: shared memory is not served; take the tensor itself")
+        wanted[asked.name] = RequestedOutput(asked.name, _classes(tensor, asked.parameters))
+    return tuple(wanted.values())
+
+
+def _classes(tensor: str, parameters: Mapping[str, InferParameter]) -> int | None:
+    if _CLASSIFICATION not in parameters:
+        return None
+    parameter = parameters[_CLASSIFICATION]
+    kind = parameter.WhichOneof("parameter_choice")
+    if kind != "int64_param" or parameter.int64_param < 1:
+        got = parameter.int64_param if kind == "int64_param" else kind
+        raise TensorError(
+            tensor,
+            expected="classification as an int64 of at least 1",
+            got=str(got),
+            fix="ask for the number of classes that you want, highest first",
+        )
+    return parameter.int64_param
