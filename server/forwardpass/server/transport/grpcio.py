@@ -22,6 +22,9 @@ from forwardpass.server.service import SERVICE, Reply, Service, Timing
 TIMING_KEY = "forwardpass-timing"
 """Trailing metadata with the server's parts of a call, in microseconds."""
 
+_MAX_TEXT_BYTES = 1000
+"""Of an error's text: it travels up to three times, encoded, within 8 KiB of trailers."""
+
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -45,7 +48,7 @@ class GrpcioServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        handlers = {
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(self._unary(answer))
             for name, answer in service.unary.items()
         }
@@ -132,7 +135,7 @@ def _read(path: Path | None) -> bytes | None:
 
 def _abort(context: grpc.ServicerContext, error: ServingError) -> NoReturn:
     """End the call with the error's status code, its text and its violations."""
-    status = status_pb2.Status(code=STATUS[type(error)], message=str(error))
+    status = status_pb2.Status(code=STATUS[type(error)], message=_cut(str(error)))
     if not error.violations:
         context.abort(_CODES[status.code], status.message)
     detail = any_pb2.Any()
@@ -140,7 +143,7 @@ def _abort(context: grpc.ServicerContext, error: ServingError) -> NoReturn:
         error_details_pb2.BadRequest(
             field_violations=[
                 error_details_pb2.BadRequest.FieldViolation(
-                    field=violation.field, description=violation.description
+                    field=_cut(violation.field), description=_cut(violation.description)
                 )
                 for violation in error.violations
             ]
@@ -148,6 +151,14 @@ def _abort(context: grpc.ServicerContext, error: ServingError) -> NoReturn:
     )
     status.details.append(detail)
     context.abort_with_status(rpc_status.to_status(status))
+
+
+def _cut(text: str) -> str:
+    """Keep a text that quotes its caller within what a trailer can carry."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= _MAX_TEXT_BYTES:
+        return text
+    return data[:_MAX_TEXT_BYTES].decode("utf-8", "ignore") + "..."
 
 
 def _format_timing(timing: Timing) -> str:
