@@ -14,7 +14,9 @@ from forwardpass.proto.spec import TensorError
 class Status(IntEnum):
     """The gRPC status codes that we answer with, by their public numbers."""
 
+    CANCELLED = 1
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
@@ -88,6 +90,30 @@ class ModelLoadingError(ServingError):
         super().__init__(f"model {name!r} is still loading; try again")
 
 
+class QueueFullError(ServingError):
+    """More calls of one model wait than the operator allows."""
+
+    def __init__(self, model: str, limit: int) -> None:
+        super().__init__(
+            f"model {model!r}: {limit} calls wait already; back off and try again, "
+            "or have the operator raise --max-queue"
+        )
+
+
+class DeadlineExpiredError(ServingError):
+    """The caller's deadline passed while its rows waited: they were not computed."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model!r}: the deadline passed in the queue; nothing was computed")
+
+
+class CallCancelledError(ServingError):
+    """The caller went away while its rows waited: they were not computed."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model!r}: the call was cancelled; nothing was computed")
+
+
 class UnsupportedError(ServingError):
     """Something of the protocol that this server does not do."""
 
@@ -135,6 +161,9 @@ STATUS: dict[type[ServingError], Status] = {
     ModelFailedError: Status.FAILED_PRECONDITION,
     ModelLoadingError: Status.UNAVAILABLE,
     MessageTooLargeError: Status.RESOURCE_EXHAUSTED,
+    QueueFullError: Status.RESOURCE_EXHAUSTED,
+    DeadlineExpiredError: Status.DEADLINE_EXCEEDED,
+    CallCancelledError: Status.CANCELLED,
     UnsupportedError: Status.UNIMPLEMENTED,
     RunError: Status.INTERNAL,
     InternalError: Status.INTERNAL,

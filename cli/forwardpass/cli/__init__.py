@@ -1,0 +1,1 @@
+"""The `forwardpass` command: thin, with imports as late as they can be."""

@@ -1,0 +1,15 @@
+"""Errors of the command line, and which errors are told in one line without a traceback."""
+
+
+class CommandError(Exception):
+    """Something wrong with what the user asked for; the text says what to do."""
+
+
+def is_expected(error: Exception) -> bool:
+    """Tell whether an error is one of Forwardpass' own, whose text is written for people.
+
+    By the module of its class, so that no part has to be imported to know its errors; errors
+    of the operating system (a missing file, a full disk) are expected, too.
+    """
+    ours = any(cls.__module__.startswith("forwardpass.") for cls in type(error).__mro__)
+    return ours or isinstance(error, OSError)

@@ -1,0 +1,190 @@
+"""Calls that wait together run together: one queue a model, without added delay.
+
+A call that finds a free runner runs at once, in its own thread. Calls that arrive while every
+runner is busy wait; when a run ends, one of the waiting threads takes over and runs the rows of
+all that wait, as one batch. Nobody waits for a batch to fill.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, perf_counter_ns
+
+from forwardpass.server.errors import (
+    CallCancelledError,
+    DeadlineExpiredError,
+    InternalError,
+    QueueFullError,
+    ServingError,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The rows of one call, or a part of them."""
+
+    kind: Hashable
+    """Jobs of one kind can run together: same outputs wanted, same shape of a row."""
+    tensors: Sequence[bytes | memoryview]
+    """The raw bytes of the rows, one entry an input of the model."""
+    rows: int
+    deadline: float | None = None
+    """On the clock of time.monotonic; past it, rows that still wait are not computed."""
+    cancelled: Callable[[], bool] | None = None
+    """Whether the caller has gone; asked before rows that waited are computed."""
+    answers: Sequence[bytes] = ()
+    """One entry an output wanted, filled by the run: raw bytes of as many rows."""
+    row_shapes: Sequence[tuple[int, ...]] = ()
+    """The shape of a row of each of them."""
+    error: ServingError | None = None
+    waited_ns: int = 0
+    """How long the rows waited for their run."""
+    ran_ns: int = 0
+    """How long the run took that they were a part of."""
+    batch_rows: int = 0
+    """How many rows that run had."""
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Held while the caller waits; released once, when its job is done or has to lead a run."""
+    _done: bool = False
+
+
+Run = Callable[[Sequence[Job]], None]
+"""Compute jobs of one kind together and fill in their answers, or raise ServingError."""
+
+
+class BatchQueue:
+    """The queue of one model; `run` is called from many threads at once."""
+
+    def __init__(
+        self, model: str, run: Run, *, max_rows: int, max_waiting: int, runners: int
+    ) -> None:
+        """Prepare a queue.
+
+        max_rows: most rows that several jobs bring to one run (a single job may have more).
+        max_waiting: most jobs that wait; the next one is refused.
+        runners: most runs at the same time.
+        """
+        self._model = model
+        self._run = run
+        self._max_rows = max_rows
+        self._max_waiting = max_waiting
+        # Guards the two below. While a runner is free nothing waits.
+        self._lock = threading.Lock()
+        self._waiting: deque[Job] = deque()
+        self._free = runners
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait now."""
+        return len(self._waiting)
+
+    def run(self, job: Job) -> None:
+        """Return when the job has its answers.
+
+        Raises QueueFullError, DeadlineExpiredError, CallCancelledError, or what the run raised.
+        """
+        with self._lock:
+            free = self._free > 0
+            if free:
+                self._free -= 1
+            elif len(self._waiting) >= self._max_waiting:
+                raise QueueFullError(self._model, self._max_waiting)
+            else:
+                job._turn.acquire()
+                self._waiting.append(job)
+        if free:
+            self._lead([job])
+        elif not self._wait(job):
+            self._lead(self._take(job))
+        if job.error is not None:
+            raise job.error
+
+    def _wait(self, job: Job) -> bool:
+        """Wait until the job is done, and return True, or has to lead the next run: False."""
+        started = perf_counter_ns()
+        timeout = -1.0 if job.deadline is None else max(0.0, job.deadline - monotonic())
+        if not job._turn.acquire(timeout=timeout):
+            with self._lock:
+                if job in self._waiting:
+                    self._waiting.remove(job)
+                    job.error = DeadlineExpiredError(self._model)
+                    return True
+            # Too late to leave: it is in a run, or was told to lead one just now.
+            job._turn.acquire()
+        if not job._done:
+            job.waited_ns = perf_counter_ns() - started
+        return job._done
+
+    def _take(self, leader: Job) -> list[Job]:
+        """Take the leader and what waits and can run with it; end what is not wanted any more."""
+        if self._unwanted(leader):
+            return []
+        batch, rows = [leader], leader.rows
+        with self._lock:
+            kept: deque[Job] = deque()
+            while self._waiting and rows < self._max_rows:
+                job = self._waiting.popleft()
+                if job.kind != leader.kind or rows + job.rows > self._max_rows:
+                    kept.append(job)
+                elif self._unwanted(job):
+                    self._end(job)
+                else:
+                    batch.append(job)
+                    rows += job.rows
+            kept.extend(self._waiting)
+            self._waiting = kept
+        return batch
+
+    def _unwanted(self, job: Job) -> bool:
+        if job.deadline is not None and monotonic() >= job.deadline:
+            job.error = DeadlineExpiredError(self._model)
+        elif job.cancelled is not None and job.cancelled():
+            job.error = CallCancelledError(self._model)
+        return job.error is not None
+
+    def _lead(self, batch: list[Job]) -> None:
+        """Compute a batch whose first job is this thread's own; then let the next one lead."""
+        try:
+            self._compute(batch)
+        finally:
+            for job in batch[1:]:
+                self._end(job)
+            with self._lock:
+                if self._waiting:
+                    self._waiting.popleft()._turn.release()
+                else:
+                    self._free += 1
+
+    def _compute(self, batch: list[Job]) -> None:
+        if not batch:
+            return
+        started = perf_counter_ns()
+        try:
+            self._run(batch)
+        except ServingError as error:
+            if len(batch) == 1:
+                batch[0].error = error
+            else:
+                # One caller's rows must not fail those of the others.
+                for job in batch:
+                    self._compute([job])
+            return
+        except BaseException as error:
+            logger.exception("unexpected error while model %r ran", self._model)
+            for job in batch:
+                job.error = InternalError()
+            if not isinstance(error, Exception):
+                raise
+        now = perf_counter_ns()
+        rows = sum(job.rows for job in batch)
+        for job in batch:
+            job.ran_ns = now - started
+            job.batch_rows = rows
+
+    def _end(self, job: Job) -> None:
+        job._done = True
+        job._turn.release()

@@ -1,0 +1,38 @@
+"""A runtime for MLServer that runs one ONNX file: an Open Inference Protocol server not ours."""
+
+import onnxruntime
+from mlserver import MLModel, types
+from mlserver.codecs import NumpyCodec
+
+_DATATYPES = {"tensor(float)": "FP32"}
+
+
+def _metadata(args):
+    return [
+        types.MetadataTensor(
+            name=arg.name,
+            datatype=_DATATYPES[arg.type],
+            shape=[size if isinstance(size, int) else -1 for size in arg.shape],
+        )
+        for arg in args
+    ]
+
+
+class OnnxModel(MLModel):
+    async def load(self):
+        self.session = onnxruntime.InferenceSession(self.settings.parameters.uri)
+        self.inputs = _metadata(self.session.get_inputs())
+        self.outputs = _metadata(self.session.get_outputs())
+        return True
+
+    async def predict(self, payload):
+        feeds = {tensor.name: NumpyCodec.decode_input(tensor) for tensor in payload.inputs}
+        names = [tensor.name for tensor in self.outputs]
+        return types.InferenceResponse(
+            model_name=self.name,
+            model_version=self.version,
+            outputs=[
+                NumpyCodec.encode_output(name, array)
+                for name, array in zip(names, self.session.run(names, feeds), strict=True)
+            ],
+        )
