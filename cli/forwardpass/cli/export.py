@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from forwardpass.cli.errors import CommandError
 from forwardpass.models import Network, Proof, export, publish
@@ -43,9 +44,12 @@ def proof_table(proof: Proof) -> Table:
         "bound",
         title=f"graph on {proof.runtime} against float64, {proof.rows} rows",
     )
-    for error in proof.outputs:
+    for name, output in proof.outputs.items():
         table.add_row(
-            error.name, f"{error.absolute:.2e}", f"{error.relative:.2e}", f"{error.bound:.2e}"
+            Text(name),
+            f"{output.largest_error:.2e}",
+            f"{output.relative_error:.2e}",
+            f"{output.largest_bound:.2e}",
         )
     return table
 

@@ -45,9 +45,11 @@ def predict_file(
         spec = client.metadata(model, version)
         features = _columns(spec.properties, metadata.INPUTS)
         header, x = read_rows(input_file)
-        if header is not None and len(spec.inputs) == 1:
-            names = features.get(next(iter(spec.inputs)), ())
-            x = _in_order(header, x, names, input_file)
+        (first, *others) = spec.inputs
+        if header is not None and not others:
+            x = _in_order(header, x, features.get(first.name, ()), input_file)
+        if x.ndim == len(first.shape) - 1:
+            x = x[np.newaxis]
         prediction = client.predict(model, x, version=version, outputs=select or None)
     labels = _columns(spec.properties, metadata.OUTPUTS)
     write_prediction(prediction, labels, output_file)

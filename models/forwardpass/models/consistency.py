@@ -1,0 +1,131 @@
+"""Whether an input, layers and outputs make a network; the connections are `connections`'."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from forwardpass.models import graph_names
+from forwardpass.models.connections import check_connections
+from forwardpass.models.errors import NetworkError
+from forwardpass.models.layers import Layer
+from forwardpass.models.names import check_one_each
+from forwardpass.models.ports import Input, Output
+
+
+def check_layers(source: Input, layers: Sequence[Layer]) -> None:
+    """Raise NetworkError unless names differ, connections are feed-forward and shapes fit."""
+    if not layers:
+        raise NetworkError(
+            "network",
+            expected="at least one layer",
+            got="none",
+            fix="a network computes something: add a layer",
+        )
+    _check_distinct("layers (the input is one)", [source.name, *(layer.name for layer in layers)])
+    if source.name in graph_names.taken(source, layers):
+        raise _name_taken(f"input {source.name!r}", source.name)
+    check_connections(source.name, {layer.name: layer.reads for layer in layers})
+    widths = {source.name: source.size} | {layer.name: layer.units for layer in layers}
+    for layer in layers:
+        width = sum(widths[name] for name in layer.reads)
+        if layer.W.shape[1] != width:
+            columns = " and ".join(f"{name} ({widths[name]})" for name in layer.reads)
+            transposed = layer.W.shape == (width, layer.units)
+            raise NetworkError(
+                f"layer {layer.name!r}",
+                expected=f"W of shape ({layer.units}, {width}), a column for each unit of "
+                f"{columns}",
+                got=f"shape {layer.W.shape}",
+                fix="pass W.T" if transposed else "fit W's columns to what the layer reads",
+            )
+
+
+def checked_outputs(
+    source: Input, layers: Sequence[Layer], outputs: Sequence[Output]
+) -> tuple[Output, ...]:
+    """Return outputs of layers that `check_layers` found sound; z of an identity layer as its a.
+
+    Raises NetworkError unless they name layers, labels and units fit, names differ, and each
+    layer leads to one of them.
+    """
+    if not outputs:
+        raise NetworkError(
+            "network",
+            expected="at least one output",
+            got="none",
+            fix="name the layer whose activations are the answer",
+        )
+    _check_distinct("tensors", [source.name, *(output.name for output in outputs)])
+    numbered = {layer.name: (number, layer) for number, layer in enumerate(layers, start=2)}
+    taken = graph_names.taken(source, layers)
+    checked = []
+    for output in outputs:
+        subject = f"output {output.name!r}"
+        if output.layer not in numbered:
+            raise NetworkError(
+                subject,
+                expected=f"to show one of the layers {', '.join(numbered)}",
+                got=repr(output.layer),
+                fix="name one of them",
+            )
+        number, layer = numbered[output.layer]
+        own = {graph_names.shown(output, number)}
+        if layer.activation == "identity":
+            # Its z and a are one tensor: one way to say it makes equal networks equal files.
+            own = {graph_names.z(number), graph_names.a(number)}
+            output = replace(output, of="a")
+        if output.name in taken - own:
+            raise _name_taken(subject, output.name)
+        check_one_each(subject, "labels", output.labels, layer.units)
+        check_one_each(subject, "units", output.units, layer.units)
+        checked.append(output)
+    _check_use(layers, checked)
+    return tuple(checked)
+
+
+def _check_use(layers: Sequence[Layer], outputs: Sequence[Output]) -> None:
+    read = {name for layer in layers for name in layer.reads}
+    shown = {(output.layer, output.of) for output in outputs}
+    for layer in layers:
+        subject = f"layer {layer.name!r}"
+        if layer.activation == "softmax" and layer.name in read:
+            raise NetworkError(
+                subject,
+                expected="softmax only on a layer that no other reads",
+                got="a layer that reads it",
+                fix="read the layer before it, or use another activation",
+            )
+        if layer.name in read or (layer.name, "a") in shown:
+            continue
+        if (layer.name, "z") in shown:
+            raise NetworkError(
+                subject,
+                expected="its activations to be read or shown",
+                got="an output of its z alone",
+                fix="give it activation 'identity', or the output of='a'",
+            )
+        raise NetworkError(
+            subject,
+            expected="to be read by a layer or shown by an output",
+            got="neither",
+            fix="remove it, read it, or make it an output",
+        )
+
+
+def _check_distinct(what: str, names: Sequence[str]) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise NetworkError(
+                "network",
+                expected=f"{what} of different names",
+                got=f"{name!r} twice",
+                fix="rename one",
+            )
+
+
+def _name_taken(subject: str, name: str) -> NetworkError:
+    return NetworkError(
+        subject,
+        expected="a name of its own",
+        got=f"{name!r}, which the graph gives to another tensor",
+        fix="choose another: z, a, W or b with a number are the lecture's",
+    )

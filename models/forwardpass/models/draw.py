@@ -1,0 +1,143 @@
+"""Pictures of networks, after the figures of the lecture, as SVG."""
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from math import isnan
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from forwardpass.models.captions import (
+    ARROW,
+    BACKGROUND,
+    FAINT,
+    INK,
+    captions,
+    legend,
+    printable,
+)
+from forwardpass.models.diagram import COLUMN, RADIUS, Block, Diagram, lay_out
+from forwardpass.models.forward import propagate
+from forwardpass.models.network import Network
+from forwardpass.models.strokes import NEGATIVE, POSITIVE, strokes
+from forwardpass.proto.spec import TensorError, format_shape
+
+_MARGIN = 22.0
+_NOT_A_NUMBER = "#afb8c1"
+_FULLEST = 0.75
+"""How much of its colour the largest activation has: the neuron's number stays legible."""
+_BOUNDED = ("sigmoid", "tanh", "softmax")
+
+
+def to_svg(network: Network, x: ArrayLike | None = None) -> str:
+    """Return a picture of the network: an SVG document that needs nothing else.
+
+    Neurons are circles, a column a depth; layers wider than a dozen show six neurons at
+    either end. A line is a weight: blue above zero and orange below, the thicker the closer
+    it is to the largest weight into the same neuron; a weight of zero has no line. Given one
+    row of raw features x (s_1,), neurons are filled with their activations in the same
+    colours (sigmoid, tanh and softmax as they are, others relative to the largest of their
+    layer), and features and answers are written beside them.
+
+    Raises TensorError if x is not one row of the network's features.
+    """
+    diagram = lay_out(network)
+    row, values = (None, {}) if x is None else _propagated(network, x)
+    texts = captions(network, diagram, row, values)
+    left = min([-RADIUS, *(text.left for text in texts)]) - _MARGIN
+    texts += legend(left + _MARGIN, diagram.bottom + 1.6 * _MARGIN, filled=x is not None)
+    edge = diagram.last_column * COLUMN + RADIUS + ARROW
+    right = max([edge, *(text.right for text in texts)]) + _MARGIN
+    top = min([diagram.top, *(text.y - text.size for text in texts)]) - _MARGIN
+    bottom = max(text.y for text in texts) + _MARGIN
+    width, height = right - left, bottom - top
+    title = f"{network.name}: {' - '.join(map(str, network.sizes))}"
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" '
+            f'width="{width:.0f}" height="{height:.0f}" '
+            f'viewBox="{left:.1f} {top:.1f} {width:.1f} {height:.1f}" font-family="sans-serif" '
+            f'xml:space="preserve">',
+            f"<title>{escape(printable(title))}</title>",
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" '
+            f'rx="10" fill="{BACKGROUND}"/>',
+            '<g fill="none">',
+            *strokes(network, diagram),
+            "</g>",
+            *_bias_units(diagram),
+            *(part for block in diagram.blocks.values() for part in _neurons(block, values)),
+            *(text.svg() for text in texts),
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def _propagated(
+    network: Network, x: ArrayLike
+) -> tuple[NDArray[np.float32], Mapping[str, NDArray[np.float64]]]:
+    """Return the row as float32, and all values that it gives, by the lecture's names."""
+    if np.ndim(x) != 1:
+        raise TensorError(
+            f"input {network.input.name!r}",
+            expected=f"one row, of shape [{network.input.size}]",
+            got=format_shape(np.shape(x)),
+            fix="draw one row at a time, as in x[0]",
+        )
+    values = propagate(network, x)
+    return np.asarray(x, np.float32), values
+
+
+def _bias_units(diagram: Diagram) -> Iterator[str]:
+    for column, y in enumerate(diagram.bias):
+        x = column * COLUMN
+        yield (
+            f'<circle cx="{x:g}" cy="{y:g}" r="{RADIUS - 1:g}" fill="#f6f8fa" '
+            f'stroke="{FAINT}" stroke-dasharray="3 2"><title>bias unit</title></circle>'
+            f'<text x="{x:g}" y="{y + 3.5:g}" font-size="10" fill="{FAINT}" '
+            f'text-anchor="middle">+1</text>'
+        )
+
+
+def _neurons(block: Block, values: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:
+    fills = _fills(block, values[f"a{block.number}"]) if values else [BACKGROUND] * block.width
+    letter = "x" if block.layer is None else "a"
+    for unit, y in zip(block.shown, block.y, strict=True):
+        if block.is_head:
+            start, tip = block.x + RADIUS, block.x + RADIUS + ARROW
+            yield (
+                f'<path d="M{start:g} {y:g}H{tip:g}m-4 -3l4 3l-4 3" fill="none" stroke="{FAINT}"/>'
+            )
+        yield (
+            f'<circle cx="{block.x:g}" cy="{y:g}" r="{RADIUS:g}" fill="{fills[unit]}" '
+            f'stroke="{INK}" stroke-width="1.2"/>'
+            f'<text x="{block.x:g}" y="{y + 3:g}" font-size="9" fill="{INK}" '
+            f'text-anchor="middle">{letter}<tspan dy="2" font-size="7">{unit + 1}</tspan></text>'
+        )
+    if block.ellipsis is not None:
+        for offset in (-7, 0, 7):
+            yield (
+                f'<circle cx="{block.x:g}" cy="{block.ellipsis + offset:g}" r="1.8" fill="{INK}"/>'
+            )
+
+
+def _fills(block: Block, a: NDArray[np.float64]) -> list[str]:
+    """Return the colour of each neuron's activation, the drawn ones' and the others'."""
+    if block.layer is None or block.layer.activation not in _BOUNDED:
+        largest = np.abs(a).max()
+        with np.errstate(invalid="ignore"):  # infinite over infinite
+            a = a / largest if largest > 0 else a
+    return [_tint(float(share)) for share in a]
+
+
+def _tint(share: float) -> str:
+    """Mix the background with blue, or with orange below zero; gray for what is not a number."""
+    if isnan(share):
+        return _NOT_A_NUMBER
+    full = POSITIVE if share > 0 else NEGATIVE
+    part = _FULLEST * min(1.0, abs(share))
+    mixed = (
+        round(int(BACKGROUND[at : at + 2], 16) * (1 - part) + int(full[at : at + 2], 16) * part)
+        for at in (1, 3, 5)
+    )
+    return "#" + "".join(f"{channel:02x}" for channel in mixed)

@@ -1,0 +1,98 @@
+"""Writing a network as an ONNX file: proven first, then whole or not at all."""
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forwardpass.models.errors import ExportProofError, ModelExistsError
+from forwardpass.models.graph import serialize, to_onnx
+from forwardpass.models.onnx_import import load
+from forwardpass.models.proof import Proof, prove
+
+if TYPE_CHECKING:
+    from forwardpass.models.network import Network
+
+
+def export(network: "Network", path: str | os.PathLike[str], *, overwrite: bool = False) -> Proof:
+    """Write the network as one .onnx file and return the proof that was made before.
+
+    Folders are made as needed. The file appears whole or not at all, and equal networks give
+    equal bytes.
+
+    Raises ExportProofError if the graph does not compute what the network defines, and
+    ModelExistsError if there is a file already that was not to be overwritten.
+    """
+    target = Path(path)
+    if not overwrite and target.exists():
+        raise _exists(target)
+    model, proof = proven(network)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write(target, model, overwrite=overwrite)
+    return proof
+
+
+def proven(network: "Network") -> tuple[bytes, Proof]:
+    """Return the bytes of the network's file, and the proof that they compute the network.
+
+    Raises ExportProofError if they do not.
+    """
+    import onnx
+
+    model = serialize(to_onnx(network))
+    onnx.checker.check_model(model)
+    proof = prove(model, network)
+    # Of a wide network the rounding bound is wider than one wrong weight: compare every bit.
+    if load(model) != network:
+        raise ExportProofError("the file reads back as another network")
+    return model, proof
+
+
+def write(target: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write a file that appears whole or not at all.
+
+    Raises ModelExistsError if there is one that was not to be overwritten, even if it came
+    while this one was being written.
+    """
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        with draft.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            draft.replace(target)
+        else:
+            _rename_to_new(draft, target)
+    except FileExistsError as error:
+        raise _exists(target) from error
+    finally:
+        with suppress(FileNotFoundError):
+            draft.unlink()
+    sync_folder(target.parent)
+
+
+def _rename_to_new(draft: Path, target: Path) -> None:
+    """Give a file another name; raises FileExistsError, and changes nothing, if that is taken."""
+    try:
+        target.hardlink_to(draft)  # a rename would silently replace
+    except FileExistsError:
+        raise
+    except OSError:  # a filesystem without hard links: take the name first, then fill it
+        target.open("xb").close()
+        draft.replace(target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _exists(target: Path) -> ModelExistsError:
+    return ModelExistsError(str(target), "say overwrite=True to replace it")

@@ -1,0 +1,197 @@
+"""Reads the nodes of an ONNX graph as layers: what `graph` writes, whatever its names.
+
+Nothing is guessed and nothing is dropped: a node that is no part of a layer is refused by its
+name and operator.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forwardpass.models.activations import ACTIVATIONS
+from forwardpass.models.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
+
+_ACTIVATION_OF = {f.operator: f.name for f in ACTIVATIONS.values() if f.operator is not None}
+_INPUTS = {"Gemm": 3, "Sub": 2, "Div": 2, "Identity": 1} | dict.fromkeys(_ACTIVATION_OF, 1)
+"""Every operator that a Network has, and the number of its inputs."""
+
+
+@dataclass(eq=False)
+class LayerDraft:
+    """A layer while its nodes are being read."""
+
+    b: NDArray[np.float32]
+    reads: "list[LayerDraft | None]" = field(default_factory=list)
+    """None stands for the input."""
+    blocks: list[NDArray[np.float32]] = field(default_factory=list)
+    activation: str = "identity"
+    is_read: bool = False
+
+
+@dataclass(frozen=True)
+class HeldTensor:
+    """What a tensor of the graph holds: z or a of a layer; of=`a` of None is the input."""
+
+    layer: LayerDraft | None
+    of: str
+
+
+class GraphReader:
+    """Reads nodes in the graph's order, which has to be one in which they can be computed."""
+
+    def __init__(self, graph: "GraphProto") -> None:
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        inputs = [value for value in graph.input if value.name not in self.constants]
+        if len(inputs) != 1:
+            names = ", ".join(value.name for value in inputs)
+            raise UnsupportedModelError(
+                "graph", f"a network has 1 input, this {len(inputs)} ({names})"
+            )
+        self.input_name = inputs[0].name
+        self.size = _input_size(inputs[0])
+        self.scaling: dict[str, NDArray[np.float32]] = {}
+        self.layers: list[LayerDraft] = []
+        self.tensors = {self.input_name: HeldTensor(None, "a")}
+
+    def read(self, node: "NodeProto") -> None:
+        """Take in the next node; raises UnsupportedModelError if a Network has no place for it."""
+        inputs = _INPUTS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if inputs is None:
+            raise _refused(node, f"a Network has only {', '.join(_INPUTS)}")
+        if len(node.input) != inputs or len(node.output) != 1:
+            raise _refused(
+                node,
+                f"expected {inputs} inputs and 1 output, "
+                f"got {len(node.input)} and {len(node.output)}",
+            )
+        match node.op_type:
+            case "Gemm":
+                self._gemm(node)
+            case "Sub" | "Div":
+                self._scaling(node)
+            case "Identity":
+                self.tensors[node.output[0]] = self._tensor(node, node.input[0])
+            case _:
+                self._activation(node)
+
+    def _gemm(self, node: "NodeProto") -> None:
+        given = _attributes(node, {"alpha": 1, "beta": 1, "transA": 0, "transB": 0})
+        if given != {"alpha": 1, "beta": 1, "transA": 0, "transB": 1}:
+            raise _refused(node, f"expected alpha 1, beta 1, transA 0, transB 1, got {given}")
+        source = self._tensor(node, node.input[0])
+        if source.layer is not None:
+            if source.of == "z" and source.layer.activation != "identity":
+                raise _refused(node, f"reads {node.input[0]!r}, which is before an activation")
+            source.layer.is_read = True
+        W = self._constant(node, node.input[1])
+        if node.input[2] in self.constants:
+            layer = LayerDraft(self._constant(node, node.input[2]))
+        else:
+            layer = self._sum(node, node.input[2])
+            # The sum so far is nothing that a layer could read or an output show.
+            self.tensors = {name: t for name, t in self.tensors.items() if t.layer is not layer}
+            self.layers.remove(layer)
+        if W.ndim != 2 or layer.b.shape != (len(W),):
+            raise _refused(
+                node,
+                f"expected a matrix and a bias a row, got shapes {W.shape} and {layer.b.shape}",
+            )
+        layer.reads.append(source.layer)
+        layer.blocks.append(W)
+        self.layers.append(layer)
+        self.tensors[node.output[0]] = HeldTensor(layer, "z")
+
+    def _activation(self, node: "NodeProto") -> None:
+        given = _attributes(node, {"axis": -1} if node.op_type == "Softmax" else {})
+        # The last of two axes, under either of its numbers.
+        if given.get("axis", -1) not in (-1, 1):
+            raise _refused(node, f"expected axis 1, got {given['axis']:g}")
+        layer = self._sum(node, node.input[0])
+        layer.activation = _ACTIVATION_OF[node.op_type]
+        self.tensors[node.output[0]] = HeldTensor(layer, "a")
+
+    def _sum(self, node: "NodeProto", name: str) -> LayerDraft:
+        """Return the layer whose z a tensor is, to be continued: nothing reads it so far."""
+        tensor = self._tensor(node, name)
+        layer = tensor.layer
+        if layer is None or tensor.of != "z" or layer.is_read or layer.activation != "identity":
+            raise _refused(node, f"expected {name!r} to be a Gemm's sum that nothing else reads")
+        return layer
+
+    def _scaling(self, node: "NodeProto") -> None:
+        _attributes(node, {})
+        part = {"Sub": "mean", "Div": "scale"}[node.op_type]
+        tensor = self._tensor(node, node.input[0])
+        done = part in self.scaling or "scale" in self.scaling or bool(self.layers)
+        if tensor.layer is not None or done:
+            raise _refused(node, "a Network scales its input alone: (x - mean) / scale, once")
+        self.scaling[part] = self._constant(node, node.input[1])
+        # The unscaled input is nothing that a layer could read.
+        self.tensors = {node.output[0]: tensor}
+
+    def _tensor(self, node: "NodeProto", name: str) -> HeldTensor:
+        if name not in self.tensors:
+            raise _refused(node, f"reads {name!r}, which is no tensor of a Network")
+        return self.tensors[name]
+
+    def _constant(self, node: "NodeProto", name: str) -> NDArray[np.float32]:
+        if name not in self.constants:
+            raise _refused(node, f"expected {name!r} to be an initializer")
+        return _array(self.constants[name])
+
+
+def _input_size(value: "ValueInfoProto") -> int:
+    from onnx import TensorProto
+
+    tensor = value.type.tensor_type
+    shape = tensor.shape.dim
+    if tensor.elem_type != TensorProto.FLOAT or len(shape) != 2 or shape[1].dim_value < 1:
+        raise UnsupportedModelError(
+            f"input {value.name!r}", "a network's input is float32 of shape (batch, features)"
+        )
+    return shape[1].dim_value
+
+
+def _array(tensor: "TensorProto") -> NDArray[np.float32]:
+    from onnx import TensorProto
+
+    part = f"initializer {tensor.name!r}"
+    if tensor.data_type != TensorProto.FLOAT or tensor.data_location == TensorProto.EXTERNAL:
+        raise UnsupportedModelError(part, "expected float32 stored in the file itself")
+    values = (
+        np.frombuffer(tensor.raw_data, "<f4")
+        if tensor.HasField("raw_data")
+        else np.array(tensor.float_data, np.float32)
+    )
+    # The shape is a claim: nothing is allocated after it.
+    shape = tuple(tensor.dims)
+    if values.size != math.prod(shape) or min(shape, default=1) < 0:
+        raise UnsupportedModelError(
+            part, f"expected the values of shape {shape}, got {values.size}"
+        )
+    return values.reshape(shape)
+
+
+def _attributes(node: "NodeProto", defaults: dict[str, float]) -> dict[str, float]:
+    """Return the node's numbers over the operator's defaults; refuses any other attribute."""
+    from onnx import AttributeProto
+
+    values = dict(defaults)
+    for attribute in node.attribute:
+        if attribute.name not in defaults:
+            raise _refused(node, f"attribute {attribute.name!r} has no place in a Network")
+        is_float = attribute.type == AttributeProto.FLOAT
+        values[attribute.name] = attribute.f if is_float else attribute.i
+    return values
+
+
+def _refused(node: "NodeProto", why: str) -> UnsupportedModelError:
+    name = node.name or ", ".join(node.output)
+    domain = f"{node.domain}." if node.domain else ""
+    return UnsupportedModelError(f"node {name!r} ({domain}{node.op_type})", why)

@@ -1,0 +1,84 @@
+"""Random starts for weights, under the literature's names; biases start at zero.
+
+fan_in is the number of connections into a unit, W's columns; fan_out that of the units that
+share one source, W's rows.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Initializer:
+    """A distribution with mean zero, whose variance follows from a layer's fans."""
+
+    name: str
+    variance: Callable[[int, int], float]
+    """(fan_in, fan_out) to the variance of one weight."""
+    normal: bool
+    """Normal; else uniform on (-sqrt(3 variance), sqrt(3 variance))."""
+
+    def draw(self, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
+        """Draw W of shape (fan_out, fan_in)."""
+        fan_out, fan_in = shape
+        deviation = math.sqrt(self.variance(fan_in, fan_out))
+        if self.normal:
+            return rng.normal(0.0, deviation, shape).astype(np.float32)
+        limit = math.sqrt(3.0) * deviation
+        return rng.uniform(-limit, limit, shape).astype(np.float32)
+
+
+def _glorot(fan_in: int, fan_out: int) -> float:
+    """Glorot and Bengio, AISTATS 2010, equations 12 and 16."""
+    return 2.0 / (fan_in + fan_out)
+
+
+def _he(fan_in: int, fan_out: int) -> float:  # noqa: ARG001 - one signature for all
+    """He, Zhang, Ren and Sun, ICCV 2015, equation 10."""
+    return 2.0 / fan_in
+
+
+def _lecun(fan_in: int, fan_out: int) -> float:  # noqa: ARG001 - one signature for all
+    """LeCun, Bottou, Orr and Mueller, Efficient BackProp, 1998, equation 16."""
+    return 1.0 / fan_in
+
+
+INITIALIZERS: Mapping[str, Initializer] = MappingProxyType(
+    {
+        initializer.name: initializer
+        for initializer in (
+            Initializer("glorot_uniform", _glorot, normal=False),
+            Initializer("glorot_normal", _glorot, normal=True),
+            Initializer("he_uniform", _he, normal=False),
+            Initializer("he_normal", _he, normal=True),
+            Initializer("lecun_uniform", _lecun, normal=False),
+            Initializer("lecun_normal", _lecun, normal=True),
+        )
+    }
+)
+"""Every initializer by name."""
+
+DEFAULT_INITIALIZER: Mapping[str, str] = MappingProxyType(
+    {
+        # Half of a relu's inputs are cut off; He's factor of two makes up for it.
+        "relu": "he_normal",
+        "sigmoid": "glorot_uniform",
+        "tanh": "glorot_uniform",
+        "softmax": "glorot_uniform",
+        "identity": "glorot_uniform",
+    }
+)
+"""The initializer that fits an activation."""
+
+
+def generators(seed: int | None, count: int) -> list[np.random.Generator]:
+    """Return one generator a layer; the first ones do not depend on count.
+
+    None seeds from the operating system, differently each time.
+    """
+    return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]

@@ -1,0 +1,84 @@
+"""Checks of what a user writes down: names, texts and counts."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from forwardpass.models.errors import NetworkError
+
+
+def check_name(subject: str, name: object) -> None:
+    """Raise NetworkError unless name can name a layer, a tensor, a node and a folder.
+
+    That is: printable text, not empty, no space at either end, no slash or backslash (they
+    part node names and paths), no dot in front (a hidden folder).
+    """
+    if (
+        isinstance(name, str)
+        and name
+        and name.isprintable()
+        and name == name.strip()
+        and not name.startswith(".")
+        and "/" not in name
+        and "\\" not in name
+    ):
+        return
+    raise NetworkError(
+        subject,
+        expected="a name of printable characters without '/' or '\\', "
+        "a space at an end or a dot in front",
+        got=repr(name),
+        fix="name it with a word, as in 'hidden'",
+    )
+
+
+def checked_texts(
+    subject: str, what: str, texts: Iterable[str], *, distinct: bool
+) -> tuple[str, ...]:
+    """Return texts, the names or units of columns, as a tuple of plain `str`.
+
+    what names them in the error, as in `labels`. Raises NetworkError for anything but a
+    sequence of texts and, where distinct, for an empty or repeated one.
+    """
+    if isinstance(texts, str):
+        raise NetworkError(
+            subject,
+            expected=f"a sequence of texts as {what}",
+            got=f"the text {texts!r}",
+            fix=f"write ({texts!r},) for one column",
+        )
+    result = tuple(texts)
+    for index, text in enumerate(result):
+        if not isinstance(text, str):
+            raise NetworkError(
+                subject, expected=f"texts as {what}", got=repr(text), fix=f"write {str(text)!r}"
+            )
+        if distinct and (not text or text in result[:index]):
+            raise NetworkError(
+                subject,
+                expected=f"{what} that tell the columns apart",
+                got=f"{text!r} twice" if text else "an empty one",
+                fix="give each column a name of its own",
+            )
+    # NumPy's texts are no plain ones: they print as np.str_('...').
+    return tuple(map(str, result))
+
+
+def check_one_each(subject: str, what: str, texts: Sequence[str], columns: int) -> None:
+    """Raise NetworkError unless there is one text a column, or none at all."""
+    if len(texts) not in (0, columns):
+        raise NetworkError(
+            subject,
+            expected=f"{columns} {what}, one a column",
+            got=str(len(texts)),
+            fix="name every column or none",
+        )
+
+
+def checked_count(subject: str, what: str, value: object) -> int:
+    """Return a whole number from 1 on as an int; raises NetworkError for anything else."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1:
+        return int(value)
+    raise NetworkError(
+        subject, expected=f"{what} to be a whole number from 1 on", got=repr(value), fix="count it"
+    )

@@ -1,0 +1,131 @@
+"""What goes into a network and what comes out: `Input` and `Output`."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forwardpass.models.arrays import parameter, same_bits
+from forwardpass.models.errors import NetworkError
+from forwardpass.models.names import check_name, check_one_each, checked_count, checked_texts
+
+_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """What a caller sends: rows of raw features; the network scales them itself.
+
+    a^(1) = (x - mean) / scale. Equal inputs have equal bits.
+
+    Raises NetworkError unless sizes, names and values are as said below.
+    """
+
+    size: int
+    """Number of features, s_1."""
+    name: str = "x"
+    features: tuple[str, ...] = ()
+    """Empty, or one name a feature."""
+    units: tuple[str, ...] = ()
+    """Empty, or one unit a feature, as in `mm`; empty text where it has none."""
+    mean: NDArray[Any] | None = None
+    """(size,) float32, copied, read-only: subtracted from x."""
+    scale: NDArray[Any] | None = None
+    """(size,) float32, copied, read-only, above zero: the standard deviation, divided by."""
+
+    def __post_init__(self) -> None:
+        check_name("input name", self.name)
+        subject = f"input {self.name!r}"
+        object.__setattr__(self, "size", checked_count(subject, "size", self.size))
+        features = checked_texts(subject, "feature names", self.features, distinct=True)
+        units = checked_texts(subject, "units", self.units, distinct=False)
+        check_one_each(subject, "feature names", features, self.size)
+        check_one_each(subject, "units", units, self.size)
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "units", units)
+        for field in ("mean", "scale"):
+            values = getattr(self, field)
+            if values is not None:
+                array = parameter(subject, field, values)
+                if array.shape != (self.size,):
+                    raise NetworkError(
+                        subject,
+                        expected=f"{field} of shape ({self.size},), one a feature",
+                        got=f"shape {array.shape}",
+                        fix=f"compute it over the rows, as in x.{_METHOD[field]}(axis=0)",
+                    )
+                object.__setattr__(self, field, array)
+        if self.scale is not None:
+            self._check_scale(subject, self.scale)
+
+    def _check_scale(self, subject: str, scale: NDArray[np.float32]) -> None:
+        # A subnormal divisor is zero to a runtime that flushes subnormals.
+        bad = np.flatnonzero(scale < _SMALLEST_NORMAL)
+        if bad.size:
+            index = int(bad[0])
+            feature = f" ({self.features[index]!r})" if self.features else ""
+            raise NetworkError(
+                subject,
+                expected=f"a scale of at least {_SMALLEST_NORMAL:.3g} for every feature",
+                got=f"{scale[index]:g} for feature {index}{feature}",
+                fix="use 1 for a feature that does not vary",
+            )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Input):
+            return NotImplemented
+        return self._key() == other._key() and (
+            same_bits(self.mean, other.mean) and same_bits(self.scale, other.scale)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[object, ...]:
+        return self.size, self.name, self.features, self.units
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor: NumPy's pickles forget that an array is read-only.
+        return Input, (*self._key(), self.mean, self.scale)
+
+
+_METHOD = {"mean": "mean", "scale": "std"}
+
+
+@dataclass(frozen=True)
+class Output:
+    """One named answer of a network: a layer's activations, or its weighted sums."""
+
+    name: str
+    layer: str
+    """The name of the layer, any of them."""
+    of: Literal["a", "z"] = "a"
+    """`a` the activations, `z` the sums before the activation function (logits)."""
+    labels: tuple[str, ...] = ()
+    """Empty, or what each unit stands for."""
+    units: tuple[str, ...] = ()
+    """Empty, or one unit of measurement a column; empty text where it has none."""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_name("output name", self.name)
+        subject = f"output {self.name!r}"
+        if self.of not in ("a", "z"):
+            raise NetworkError(
+                subject,
+                expected="of='a' (activations) or of='z' (weighted sums)",
+                got=repr(self.of),
+                fix="choose one of them",
+            )
+        labels = checked_texts(subject, "labels", self.labels, distinct=True)
+        units = checked_texts(subject, "units", self.units, distinct=False)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "units", units)
+        if not isinstance(self.description, str):
+            raise NetworkError(
+                subject,
+                expected="a description that is text",
+                got=repr(self.description),
+                fix="describe it in words",
+            )

@@ -1,0 +1,123 @@
+"""How far float32 may be from the reference: a bound that follows from rounding alone.
+
+Running error analysis after Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
+sections 3.1 (inner products, in any order of summation), 3.3 (running error analysis) and 3.5
+(matrix products). u = 2^-24 is the unit roundoff and gamma_n = n u / (1 - n u). If a, with an error
+of at most d_a, enters a layer of n inputs, then the computed z is off by at most
+
+    |W| d_a + gamma_{n+1} (|W| (|a| + d_a) + |b|)
+
+with or without fused multiply-add, plus what underflow takes away. An activation hands on
+its argument's error times its Lipschitz constant, and adds its implementation's own.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from forwardpass.models import graph_names
+from forwardpass.models.activations import ACTIVATIONS, UNIT_ROUNDOFF
+from forwardpass.models.forward import as_rows, propagate
+from forwardpass.models.layers import Layer
+from forwardpass.models.ports import Input
+
+if TYPE_CHECKING:
+    from forwardpass.models.network import Network
+
+# The surplus covers the rounding, at 2^-53, of the float64 reference and of the bound itself.
+_U = UNIT_ROUNDOFF * (1 + 2.0**-20)
+_MAX = float(np.finfo(np.float32).max)
+# A runtime may flush every subnormal, read or written, to zero. Twice the smallest normal
+# number, so that what later operations of the same layer make of the loss is covered as well.
+_FLUSH = 2.0**-125
+
+
+def rounding_bound(network: "Network", x: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """Bound |float32 graph - float64 reference| for x: the shapes of `forward`'s outputs.
+
+    It holds for every element, any order of summation, and runtimes that fuse multiply and
+    add or flush subnormal numbers to zero. Where float32 may overflow the bound is infinite.
+
+    Raises TensorError as `forward` does.
+    """
+    rows = as_rows(network, x)
+    bounds = bounds_of(network, rows, propagate(network, rows))
+    return {name: bound[0] for name, bound in bounds.items()} if np.ndim(x) == 1 else bounds
+
+
+def bounds_of(
+    network: "Network", rows: NDArray[np.float32], values: dict[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return `rounding_bound` for rows whose `propagate` is values."""
+    # Infinities, and NaN where they meet, end as an infinite bound.
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = values[graph_names.a(1)], _scaling_bound(network.input, rows)
+        read = {network.input.name: scaled}
+        bounds: dict[str, NDArray[np.float64]] = {}
+        for number, layer in enumerate(network.layers, start=2):
+            a = values[graph_names.a(number)]
+            sources = [read[name] for name in layer.reads]
+            inputs = np.concatenate([source for source, _ in sources], axis=1)
+            inputs_bound = np.concatenate([bound for _, bound in sources], axis=1)
+            z_bound = _sum_bound(layer, inputs, inputs_bound)
+            a_bound = _activation_bound(layer, a, z_bound)
+            bounds |= {graph_names.z(number): z_bound, graph_names.a(number): a_bound}
+            read[layer.name] = a, a_bound
+    return {
+        output.name: bounds[graph_names.shown(output, network.number(output.layer))]
+        for output in network.outputs
+    }
+
+
+def _gamma(n: int) -> float:
+    return n * _U / (1 - n * _U)
+
+
+def _scaling_bound(source: Input, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Bound the error of (x - mean) / scale, rows as x itself."""
+    value = rows.astype(np.float64)
+    bound = np.zeros_like(value)
+    if source.mean is not None:
+        value = value - source.mean
+        bound = _U * np.abs(value) + 3 * _FLUSH
+        bound[~(np.abs(value) + bound < _MAX)] = np.inf
+    if source.scale is not None:
+        scale = source.scale.astype(np.float64)
+        value = value / scale
+        bound = (1 + _U) * (bound + _FLUSH) / scale + _U * np.abs(value) + _FLUSH
+        bound[~(np.abs(value) + bound < _MAX)] = np.inf
+    return bound
+
+
+def _sum_bound(
+    layer: Layer, a: NDArray[np.float64], a_bound: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Bound the error of z = W a + b, given that of a."""
+    n = layer.W.shape[1]
+    gamma = _gamma(n + 1)
+    W, b = np.abs(layer.W.T).astype(np.float64), np.abs(layer.b)
+    magnitude = np.abs(a) + a_bound
+    sums = magnitude @ W + b
+    # Each of W, a and b may be flushed when read, each product and partial sum when written.
+    underflow = magnitude.sum(axis=1, keepdims=True) + W.sum(axis=0) + (2 * n + 2)
+    bound = a_bound @ W + gamma * sums + _FLUSH * underflow
+    # A partial sum may overflow even where the whole sum is small.
+    bound[~(sums * (1 + gamma) < _MAX)] = np.inf
+    return np.asarray(bound)
+
+
+def _activation_bound(
+    layer: Layer, a: NDArray[np.float64], z_bound: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Bound the error of a = f(z), given that of z."""
+    f = ACTIVATIONS[layer.activation]
+    if f.operator is None:
+        return z_bound
+    if layer.activation == "softmax":
+        # Each a depends on the whole row, and on how its exponentials are summed.
+        z_bound = z_bound.max(axis=1, keepdims=True)
+        bound = np.minimum(f.lipschitz * z_bound, f.span) + _gamma(layer.units) * a
+    else:
+        bound = np.minimum(f.lipschitz * z_bound, f.span)
+    return np.where(np.isfinite(z_bound), bound + f.error + _FLUSH, np.inf)
