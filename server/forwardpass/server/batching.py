@@ -8,9 +8,10 @@ all that wait, as one batch. Nobody waits for a batch to fill.
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter_ns
+from typing import Any, NamedTuple
 
 from forwardpass.server.errors import (
     CallCancelledError,
@@ -23,23 +24,35 @@ from forwardpass.server.errors import (
 logger = logging.getLogger(__name__)
 
 
+class Kind(NamedTuple):
+    """What jobs have in common that can run together."""
+
+    outputs: tuple[str, ...]
+    """Names of the outputs wanted, in this order."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Of one row of each input of the model; if not by rows, of the whole input."""
+    by_rows: bool
+    """Whether axis 0 of everything is the batch, and no row's answer depends on another row;
+    jobs that are not run one by one."""
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """The rows of one call, or a part of them."""
 
-    kind: Hashable
-    """Jobs of one kind can run together: same outputs wanted, same shape of a row."""
-    tensors: Sequence[bytes | memoryview]
-    """The raw bytes of the rows, one entry an input of the model."""
+    kind: Kind
+    tensors: Sequence[Any]
+    """One entry an input of the model: the rows' raw bytes, or an array of BYTES elements."""
     rows: int
+    """1 if not by rows."""
     deadline: float | None = None
     """On the clock of time.monotonic; past it, rows that still wait are not computed."""
-    cancelled: Callable[[], bool] | None = None
-    """Whether the caller has gone; asked before rows that waited are computed."""
+    active: Callable[[], bool] | None = None
+    """Whether the caller is still there; asked before rows that waited are computed."""
     answers: Sequence[bytes] = ()
-    """One entry an output wanted, filled by the run: raw bytes of as many rows."""
-    row_shapes: Sequence[tuple[int, ...]] = ()
-    """The shape of a row of each of them."""
+    """One entry an output wanted, filled by the run: the raw bytes of the rows' answers."""
+    shapes: Sequence[tuple[int, ...]] = ()
+    """The shape of each of them."""
     error: ServingError | None = None
     waited_ns: int = 0
     """How long the rows waited for their run."""
@@ -115,14 +128,15 @@ class BatchQueue:
                     return True
             # Too late to leave: it is in a run, or was told to lead one just now.
             job._turn.acquire()
-        if not job._done:
-            job.waited_ns = perf_counter_ns() - started
+        job.waited_ns = perf_counter_ns() - started - job.ran_ns
         return job._done
 
     def _take(self, leader: Job) -> list[Job]:
         """Take the leader and what waits and can run with it; end what is not wanted any more."""
         if self._unwanted(leader):
             return []
+        if not leader.kind.by_rows:
+            return [leader]
         batch, rows = [leader], leader.rows
         with self._lock:
             kept: deque[Job] = deque()
@@ -142,7 +156,7 @@ class BatchQueue:
     def _unwanted(self, job: Job) -> bool:
         if job.deadline is not None and monotonic() >= job.deadline:
             job.error = DeadlineExpiredError(self._model)
-        elif job.cancelled is not None and job.cancelled():
+        elif job.active is not None and not job.active():
             job.error = CallCancelledError(self._model)
         return job.error is not None
 

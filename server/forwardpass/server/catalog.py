@@ -12,6 +12,7 @@ from forwardpass.server.errors import (
     VersionNotFoundError,
 )
 from forwardpass.server.model import Model
+from forwardpass.server.plan import Plan
 from forwardpass.server.repository import ModelFile
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ class Catalog:
 
     def __init__(self) -> None:
         self._entries: Mapping[str, Mapping[int, _Entry]] = {}
+        self.plans: dict[bytes, Plan] = {}
+        """By the bytes that calls of one form share; new with every snapshot."""
 
     def load(self, files: Iterable[ModelFile]) -> None:
         """Load every file; each answers as soon as it is loaded.
@@ -104,6 +107,7 @@ class Catalog:
     def _put(self, file: ModelFile, entry: _Entry) -> None:
         versions = {**self._entries.get(file.name, {}), file.version: entry}
         self._entries = {**self._entries, file.name: versions}
+        self.plans = {}
 
 
 def _answering(versions: Mapping[int, _Entry]) -> list[int]:

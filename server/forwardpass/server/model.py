@@ -1,19 +1,24 @@
-"""A model version that answers: its session, its signature, its proof at load."""
+"""A model version that answers: its session, its signature, its queue."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from forwardpass.proto import metadata
 from forwardpass.proto.datatypes import DATATYPES
-from forwardpass.proto.metadata import MetadataError, Samples
-from forwardpass.proto.spec import TensorError, TensorSpec, check_shape
-from forwardpass.server.errors import ModelFailedError
+from forwardpass.proto.metadata import MetadataError
+from forwardpass.proto.spec import TensorError, TensorSpec
+from forwardpass.proto.tensors import encode_raw
+from forwardpass.server.batching import BatchQueue, Job
+from forwardpass.server.errors import InvalidTensorError, ModelFailedError, RunError
+from forwardpass.server.proof import WrongAnswerError, prove
 from forwardpass.server.repository import ModelFile
 from forwardpass.server.runtime import Session, SessionError
+from forwardpass.server.tuning import tune
 
 
 class Model:
@@ -28,10 +33,11 @@ class Model:
         self.version = file.version
         try:
             self.session = Session(file.path)
-            _prove(self.session)
+            prove(self.session)
+            self.batching = tune(self.session, onnx.load(file.path).graph)
             self.labels = _labels(self.session)
             """Labels of the outputs' columns, where the file names them."""
-        except (SessionError, MetadataError, TensorError, _WrongAnswerError) as error:
+        except (SessionError, MetadataError, TensorError, WrongAnswerError) as error:
             raise ModelFailedError(file.name, file.version, str(error)) from error
         self.inputs: Mapping[str, TensorSpec] = MappingProxyType(
             {spec.name: spec for spec in self.session.inputs}
@@ -41,62 +47,76 @@ class Model:
         )
         self.properties = metadata.published(self.session.metadata)
         """What the file says of itself, for ModelMetadata."""
+        self._queue = BatchQueue(
+            self.name, self._compute, max_rows=self.batching.max_rows, max_waiting=1024, runners=1
+        )
 
+    def run(self, job: Job) -> None:
+        """Return when the job has its answers: together with what waits, or in pieces.
 
-class _WrongAnswerError(Exception):
-    """The model does not give the answers stored in its file."""
+        Raises ServingError.
+        """
+        if job.rows <= self.batching.max_rows or not job.kind.by_rows:
+            self._queue.run(job)
+            return
+        # The rows of others get their turn between the pieces.
+        pieces = [self._piece(job, start) for start in range(0, job.rows, self.batching.max_rows)]
+        for piece in pieces:
+            self._queue.run(piece)
+        job.answers = [b"".join(parts) for parts in zip(*(p.answers for p in pieces), strict=True)]
+        job.shapes = [(job.rows, *shape[1:]) for shape in pieces[0].shapes]
+        job.waited_ns = sum(piece.waited_ns for piece in pieces)
+        job.ran_ns = sum(piece.ran_ns for piece in pieces)
+        job.batch_rows = max(piece.batch_rows for piece in pieces)
+
+    def _piece(self, job: Job, start: int) -> Job:
+        end = min(start + self.batching.max_rows, job.rows)
+        tensors = [
+            memoryview(tensor)[start * len(tensor) // job.rows : end * len(tensor) // job.rows]
+            for tensor in job.tensors
+        ]
+        return Job(job.kind, tensors, end - start, job.deadline, job.active)
+
+    def _compute(self, jobs: Sequence[Job]) -> None:
+        """Run jobs of one kind together: their rows side by side, in their order."""
+        kind = jobs[0].kind
+        rows = sum(job.rows for job in jobs)
+        feeds: dict[str, NDArray[Any]] = {}
+        for index, (spec, shape) in enumerate(zip(self.session.inputs, kind.shapes, strict=True)):
+            if len(jobs) == 1:
+                tensor = jobs[0].tensors[index]
+            else:
+                tensor = b"".join([job.tensors[index] for job in jobs])
+            if spec.datatype != "BYTES":
+                whole = (rows, *shape) if kind.by_rows else shape
+                tensor = np.frombuffer(tensor, DATATYPES[spec.datatype].dtype).reshape(whole)
+            feeds[spec.name] = tensor
+        try:
+            arrays = self.session.run(feeds, kind.outputs)
+        except TensorError as error:
+            raise InvalidTensorError(self.name, error) from error
+        except SessionError as error:
+            raise RunError(self.name, str(error)) from error
+        tensors = [
+            encode_raw(array, "BYTES") if array.dtype == object else array.tobytes()
+            for array in arrays
+        ]
+        if len(jobs) == 1:
+            jobs[0].answers = tensors
+            jobs[0].shapes = [array.shape for array in arrays]
+            return
+        start = 0
+        for job in jobs:
+            end = start + job.rows
+            job.answers = [
+                tensor[start * len(tensor) // rows : end * len(tensor) // rows]
+                for tensor in tensors
+            ]
+            job.shapes = [(job.rows, *array.shape[1:]) for array in arrays]
+            start = end
 
 
 def _labels(session: Session) -> dict[str, tuple[str, ...]]:
     text = session.metadata.get(metadata.OUTPUTS, "{}")
     columns = metadata.load_columns(metadata.OUTPUTS, text)
     return {name: column.labels for name, column in columns.items() if column.labels}
-
-
-def _prove(session: Session) -> None:
-    text = session.metadata.get(metadata.SAMPLES)
-    if text is None:
-        _warm_up(session)
-    else:
-        _replay(session, Samples.load(text))
-
-
-def _warm_up(session: Session) -> None:
-    """Run one row of zeros: the first call of a session is its slowest."""
-    feeds = {spec.name: _zeros(spec) for spec in session.inputs}
-    session.run(feeds, [spec.name for spec in session.outputs])
-
-
-def _zeros(spec: TensorSpec) -> NDArray[Any]:
-    shape = [1 if size < 0 else size for size in spec.shape]
-    if spec.datatype == "BYTES":
-        return np.full(shape, b"", dtype=object)
-    return np.zeros(shape, DATATYPES[spec.datatype].dtype)
-
-
-def _replay(session: Session, samples: Samples) -> None:
-    for spec in session.inputs:
-        if spec.name not in samples.inputs:
-            raise MetadataError(metadata.SAMPLES, f"no sample of input {spec.name!r}")
-        check_shape(f"sample of input {spec.name!r}", spec, samples.inputs[spec.name].shape)
-    unknown = samples.outputs.keys() - {spec.name for spec in session.outputs}
-    if unknown:
-        raise MetadataError(metadata.SAMPLES, f"no output {sorted(unknown)[0]!r} in the graph")
-    feeds = {spec.name: samples.inputs[spec.name] for spec in session.inputs}
-    answers = session.run(feeds, list(samples.outputs))
-    for (name, expected), got in zip(samples.outputs.items(), answers, strict=True):
-        tolerance = samples.tolerance[name]
-        if got.shape != expected.shape:
-            raise _WrongAnswerError(
-                f"output {name!r} of its samples: expected shape {list(expected.shape)}, "
-                f"got {list(got.shape)}"
-            )
-        difference = np.abs(got.astype(np.float64) - expected)
-        # Written so that a NaN counts as wrong.
-        wrong = ~(difference <= tolerance)
-        if wrong.any():
-            at = tuple(map(int, np.argwhere(wrong)[0]))
-            raise _WrongAnswerError(
-                f"output {name!r} at {list(at)} of its samples: expected "
-                f"{expected[at]:.9g} within {tolerance:.3g}, got {got[at]:.9g}"
-            )

@@ -13,27 +13,23 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from forwardpass.proto import inference_pb2 as pb
-from forwardpass.proto.datatypes import datatype_of
-from forwardpass.proto.spec import TensorError, TensorSpec
-from forwardpass.proto.tensors import encode_raw
+from forwardpass.proto.spec import TensorSpec
 from forwardpass.proto.version import __version__
+from forwardpass.server.batching import Job
 from forwardpass.server.catalog import Catalog
-from forwardpass.server.classification import classify
 from forwardpass.server.errors import (
     InternalError,
     InvalidRequestError,
-    InvalidTensorError,
     ModelFailedError,
     ModelLoadingError,
     ModelNotFoundError,
-    ReplyTooLargeError,
-    RunError,
     ServingError,
     VersionNotFoundError,
 )
 from forwardpass.server.health import Health
-from forwardpass.server.runtime import SessionError
+from forwardpass.server.plan import Plan
 from forwardpass.server.validation import validate
+from forwardpass.server.wire import split
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +37,25 @@ SERVICE = "inference.GRPCInferenceService"
 PLATFORM = "onnx_onnxv1"
 EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
 
-MAX_REPLY_BYTES = 2**31 - 1
-"""What protobuf, and so a gRPC message, can hold."""
-
 _TIMING = "forwardpass_timing"
 
+_MAX_PLANS = 4096
+_MAX_PLAN_BYTES = 2048
+"""Bounds what callers that never repeat themselves can make us keep."""
+
 _M = TypeVar("_M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One ModelInfer call as a transport hands it over."""
+
+    message: bytes
+    """A serialized ModelInferRequest."""
+    deadline: float | None = None
+    """On the clock of time.monotonic."""
+    active: Callable[[], bool] | None = None
+    """Whether the caller is still there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,7 @@ class Timing:
     """Where the server's time of one call went, in nanoseconds."""
 
     decode_ns: int
+    queue_ns: int
     compute_ns: int
     encode_ns: int
 
@@ -86,11 +96,11 @@ class Service:
         Each raises ServingError.
         """
 
-    def infer(self, calls: Sequence[bytes]) -> list[Reply | ServingError]:
+    def infer(self, calls: Sequence[Call]) -> list[Reply | ServingError]:
         """Answer ModelInfer calls that wait together: one answer or error each, in order."""
         return [self._answer(call) for call in calls]
 
-    def _answer(self, call: bytes) -> Reply | ServingError:
+    def _answer(self, call: Call) -> Reply | ServingError:
         try:
             return self._infer(call)
         except ServingError as error:
@@ -99,39 +109,41 @@ class Service:
             logger.exception("unexpected error in ModelInfer")
             return InternalError()
 
-    def _infer(self, call: bytes) -> Reply:
+    def _infer(self, call: Call) -> Reply:
         start = perf_counter_ns()
-        request = _parse(pb.ModelInferRequest, call)
+        plan, id_field, tensors = self._decode(call.message)
+        job = Job(plan.kind, tensors, plan.rows, call.deadline, call.active)
+        decoded = perf_counter_ns()
+        plan.model.run(job)
+        computed = perf_counter_ns()
+        message = plan.reply(id_field, job)
+        if not plan.timed:
+            return Reply(message)
+        return Reply(
+            message,
+            Timing(decoded - start, job.waited_ns, job.ran_ns, perf_counter_ns() - computed),
+        )
+
+    def _decode(self, message: bytes) -> tuple[Plan, bytes, list[Any]]:
+        """Return how to answer a call, its id as a field, and its tensors in the model's order."""
+        # The plans are those of the models that answer now: taken before a model is looked up.
+        plans = self._catalog.plans
+        parts = split(message)
+        if parts is not None:
+            plan = plans.get(parts.head)
+            if plan is not None and plan.fits(parts.tensors):
+                return plan, parts.id_field, plan.in_order(parts.tensors)
+        request = _parse(pb.ModelInferRequest, message)
         model = self._catalog.find(request.model_name, request.model_version)
         inference = validate(model, request)
-        decoded = perf_counter_ns()
-        try:
-            arrays = model.session.run(
-                inference.inputs, [output.name for output in inference.outputs]
-            )
-        except TensorError as error:
-            raise InvalidTensorError(model.name, error) from error
-        except SessionError as error:
-            logger.warning("model %r: run failed %s", model.name, error, exc_info=error.__cause__)
-            raise RunError(model.name, str(error)) from error
-        computed = perf_counter_ns()
-        reply = pb.ModelInferResponse(
-            model_name=model.name, model_version=str(model.version), id=request.id
-        )
-        for output, array in zip(inference.outputs, arrays, strict=True):
-            if output.classes is not None:
-                array = classify(array, output.classes, model.labels.get(output.name, ()))
-            datatype = datatype_of(array.dtype).name
-            reply.outputs.add(name=output.name, datatype=datatype, shape=array.shape)
-            reply.raw_output_contents.append(encode_raw(array, datatype))
-        size = sum(map(len, reply.raw_output_contents))
-        if size > MAX_REPLY_BYTES - 2**20:
-            raise ReplyTooLargeError(model.name, size, MAX_REPLY_BYTES)
-        message = reply.SerializeToString()
-        if _TIMING not in request.parameters:
-            return Reply(message)
-        timing = Timing(decoded - start, computed - decoded, perf_counter_ns() - computed)
-        return Reply(message, timing)
+        sent = [tensor.name for tensor in request.inputs]
+        plan = Plan.of(model, inference, sent, timed=_TIMING in request.parameters)
+        if parts is not None and plan.repeatable and len(parts.head) <= _MAX_PLAN_BYTES:
+            if len(plans) >= _MAX_PLANS:
+                plans.clear()
+            plans[parts.head] = plan
+        id_field = pb.ModelInferResponse(id=request.id).SerializeToString()
+        return plan, id_field, plan.tensors(inference)
 
     def _rpc(
         self, request_type: type[_M], answer: Callable[[_M], Message]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 from typing import NoReturn
 
 import grpc
@@ -17,7 +18,7 @@ from forwardpass.proto import inference_pb2
 from forwardpass.server.config import Config
 from forwardpass.server.errors import STATUS, MessageTooLargeError, ServingError
 from forwardpass.server.health import Health
-from forwardpass.server.service import SERVICE, Reply, Service, Timing
+from forwardpass.server.service import SERVICE, Call, Reply, Service, Timing
 
 TIMING_KEY = "forwardpass-timing"
 """Trailing metadata with the server's parts of a call, in microseconds."""
@@ -75,7 +76,9 @@ class GrpcioServer:
             if len(message) > self._limit:
                 answer = MessageTooLargeError(len(message), self._limit)
             else:
-                (answer,) = service.infer([message])
+                remaining = context.time_remaining()
+                deadline = None if remaining is None else monotonic() + remaining
+                (answer,) = service.infer([Call(message, deadline, context.is_active)])
             if isinstance(answer, ServingError):
                 _abort(context, answer)
             if answer.timing is not None:
@@ -163,6 +166,6 @@ def _cut(text: str) -> str:
 
 def _format_timing(timing: Timing) -> str:
     return (
-        f"decode={timing.decode_ns / 1e3:.1f},compute={timing.compute_ns / 1e3:.1f},"
-        f"encode={timing.encode_ns / 1e3:.1f}"
+        f"decode={timing.decode_ns / 1e3:.1f},queue={timing.queue_ns / 1e3:.1f},"
+        f"compute={timing.compute_ns / 1e3:.1f},encode={timing.encode_ns / 1e3:.1f}"
     )

@@ -1,0 +1,131 @@
+"""Whether to batch a model on this machine and how far, measured when it is loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto
+
+from forwardpass.proto.datatypes import DATATYPES
+from forwardpass.proto.spec import TensorSpec
+from forwardpass.server.row_wise import NotRowWiseError, prove_row_wise
+from forwardpass.server.runtime import Session
+
+_SIZES = (1, 8, 64, 512)
+"""Rows at which the cost of a run is measured."""
+_LONGEST_S = 0.02
+"""No size is measured whose run would take longer, as far as the one before tells."""
+_REPEATS = 5
+_WORTH = 0.95
+"""A larger batch has to bring the cost of a row below this share of the smaller one's."""
+_COMPARED = (2, 3, 7, 16, 64)
+"""Batch sizes whose rows have to equal single rows bit for bit."""
+_SINGLES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How the rows of a model are run."""
+
+    max_rows: int
+    """Most rows of a run that pay; 1: rows of different calls never run together."""
+    reason: str
+    """Why not batched; empty if it is."""
+    curve_us: Mapping[int, float]
+    """Rows of a run -> its cost in microseconds, on this machine."""
+
+    @property
+    def invariant(self) -> bool:
+        """Whether batched rows equal single rows bit for bit here."""
+        return self.max_rows > 1
+
+
+def tune(session: Session, graph: GraphProto) -> Batching:
+    """Find out how to batch a loaded model.
+
+    Batched only if the graph proves that rows are independent, and rows run together equal
+    single ones bit for bit on this machine; as far as the cost of a row goes on falling.
+    Raises SessionError if a run fails.
+    """
+    try:
+        prove_row_wise(graph)
+        _check_numeric(session.inputs + session.outputs)
+    except NotRowWiseError as error:
+        return Batching(1, str(error), {})
+    rng = np.random.default_rng(0)
+    feeds = {spec.name: _rows(spec, max(_SIZES), rng) for spec in session.inputs}
+    names = [spec.name for spec in session.outputs]
+    different = _first_difference(session, feeds, names)
+    if different:
+        return Batching(1, different, {})
+    curve = _curve(session, feeds, names)
+    return Batching(_largest_useful(curve), "", curve)
+
+
+def _check_numeric(specs: Sequence[TensorSpec]) -> None:
+    for spec in specs:
+        if spec.datatype == "BYTES":
+            raise NotRowWiseError(f"{spec.name!r} holds BYTES")
+        if -1 in spec.shape[1:]:
+            # Rows of different lengths cannot lie side by side, and any length may come.
+            raise NotRowWiseError(f"{spec.name!r} has more axes of any length than the first")
+
+
+def _rows(spec: TensorSpec, count: int, rng: np.random.Generator) -> NDArray[np.generic]:
+    shape = (count, *spec.shape[1:])
+    dtype = DATATYPES[spec.datatype].dtype
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)
+
+
+def _first_difference(
+    session: Session, feeds: Mapping[str, NDArray[np.generic]], names: Sequence[str]
+) -> str:
+    singles = [session.run(_cut(feeds, row, row + 1), names) for row in range(_SINGLES)]
+    for size in _COMPARED:
+        together = session.run(_cut(feeds, 0, size), names)
+        for name, array, *alone in zip(names, together, *singles, strict=True):
+            if len(array) != size:
+                return f"output {name!r} has {len(array)} rows for {size}"
+            for row, single in enumerate(alone[:size]):
+                if array[row : row + 1].tobytes() != single.tobytes():
+                    return f"output {name!r} of a row differs in a batch of {size} on this machine"
+    return ""
+
+
+def _curve(
+    session: Session, feeds: Mapping[str, NDArray[np.generic]], names: Sequence[str]
+) -> dict[int, float]:
+    curve: dict[int, float] = {}
+    last = 0.0
+    for size in _SIZES:
+        if last * 8 > _LONGEST_S:
+            break
+        cut = _cut(feeds, 0, size)
+        times = []
+        for _ in range(_REPEATS):
+            start = perf_counter()
+            session.run(cut, names)
+            times.append(perf_counter() - start)
+        last = median(times)
+        curve[size] = last * 1e6
+    return curve
+
+
+def _largest_useful(curve: Mapping[int, float]) -> int:
+    best, *larger = curve
+    for size in larger:
+        if curve[size] / size < _WORTH * curve[best] / best:
+            best = size
+    # One row alone may be the cheapest of all: then two together still save a call's overhead.
+    return max(best, 2)
+
+
+def _cut(
+    feeds: Mapping[str, NDArray[np.generic]], start: int, end: int
+) -> dict[str, NDArray[np.generic]]:
+    return {name: array[start:end] for name, array in feeds.items()}
