@@ -125,7 +125,7 @@ def _patients(client: Client, network: Network, example: Example) -> Table:
 
 def _time_of_a_call(client: Client, example: Example) -> Table:
     row = example.held_out().x[:1]
-    calls = [client.predict(example.name, row) for _ in range(_TIMED_CALLS)]
+    calls = [client.predict(example.name, row, timing=True) for _ in range(_TIMED_CALLS)]
     parts = {part: _median(calls, part) for part in ("client", "network", "queue", "compute")}
     total = sum(parts.values())
     table = Table(
@@ -150,7 +150,8 @@ _EXPLAINED = {
 
 
 def _median(calls: list[Prediction], part: str) -> float:
-    return statistics.median(getattr(call.timing, f"{part}_us") for call in calls)
+    times: list[float] = [getattr(call.timing, f"{part}_us") for call in calls]
+    return statistics.median(times)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from forwardpass.proto import inference_pb2 as pb
+from forwardpass.proto import timing
 from forwardpass.proto.spec import TensorSpec
 from forwardpass.proto.version import __version__
 from forwardpass.server.batching import Job
@@ -37,8 +38,6 @@ SERVICE = "inference.GRPCInferenceService"
 PLATFORM = "onnx_onnxv1"
 EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
 
-_TIMING = "forwardpass_timing"
-
 _MAX_PLANS = 4096
 _MAX_PLAN_BYTES = 2048
 """Bounds what callers that never repeat themselves can make us keep."""
@@ -59,23 +58,13 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """Where the server's time of one call went, in nanoseconds."""
-
-    decode_ns: int
-    queue_ns: int
-    compute_ns: int
-    encode_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to one ModelInfer call."""
 
     message: bytes
     """A serialized ModelInferResponse."""
-    timing: Timing | None = None
-    """Where the caller asked for it by the request parameter `forwardpass_timing`."""
+    timing: Mapping[str, float] | None = None
+    """Where the caller asked for it: the parts of the server's time, in microseconds."""
 
 
 class Service:
@@ -119,10 +108,13 @@ class Service:
         message = plan.reply(id_field, job)
         if not plan.timed:
             return Reply(message)
-        return Reply(
-            message,
-            Timing(decoded - start, job.waited_ns, job.ran_ns, perf_counter_ns() - computed),
-        )
+        parts = {
+            "decode": decoded - start,
+            "queue": job.waited_ns,
+            "compute": job.ran_ns,
+            "encode": perf_counter_ns() - computed,
+        }
+        return Reply(message, {name: ns / 1e3 for name, ns in parts.items()})
 
     def _decode(self, message: bytes) -> tuple[Plan, bytes, list[Any]]:
         """Return how to answer a call, its id as a field, and its tensors in the model's order."""
@@ -137,7 +129,7 @@ class Service:
         model = self._catalog.find(request.model_name, request.model_version)
         inference = validate(model, request)
         sent = [tensor.name for tensor in request.inputs]
-        plan = Plan.of(model, inference, sent, timed=_TIMING in request.parameters)
+        plan = Plan.of(model, inference, sent, timed=timing.PARAMETER in request.parameters)
         if parts is not None and plan.repeatable and len(parts.head) <= _MAX_PLAN_BYTES:
             if len(plans) >= _MAX_PLANS:
                 plans.clear()

@@ -14,14 +14,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_status import rpc_status
 
-from forwardpass.proto import inference_pb2
+from forwardpass.proto import inference_pb2, timing
 from forwardpass.server.config import Config
 from forwardpass.server.errors import STATUS, MessageTooLargeError, ServingError
 from forwardpass.server.health import Health
-from forwardpass.server.service import SERVICE, Call, Reply, Service, Timing
-
-TIMING_KEY = "forwardpass-timing"
-"""Trailing metadata with the server's parts of a call, in microseconds."""
+from forwardpass.server.service import SERVICE, Call, Reply, Service
 
 _MAX_TEXT_BYTES = 1000
 """Of an error's text: it travels up to three times, encoded, within 8 KiB of trailers."""
@@ -82,7 +79,7 @@ class GrpcioServer:
             if isinstance(answer, ServingError):
                 _abort(context, answer)
             if answer.timing is not None:
-                context.set_trailing_metadata(((TIMING_KEY, _format_timing(answer.timing)),))
+                context.set_trailing_metadata(((timing.TRAILER, timing.dump_parts(answer.timing)),))
             return answer.message
 
         return handle
@@ -162,10 +159,3 @@ def _cut(text: str) -> str:
     if len(data) <= _MAX_TEXT_BYTES:
         return text
     return data[:_MAX_TEXT_BYTES].decode("utf-8", "ignore") + "..."
-
-
-def _format_timing(timing: Timing) -> str:
-    return (
-        f"decode={timing.decode_ns / 1e3:.1f},queue={timing.queue_ns / 1e3:.1f},"
-        f"compute={timing.compute_ns / 1e3:.1f},encode={timing.encode_ns / 1e3:.1f}"
-    )

@@ -1,0 +1,46 @@
+"""Call the models of an Open Inference Protocol server with NumPy arrays."""
+
+from forwardpass.client._client import Client
+from forwardpass.client._inputs import Inputs
+from forwardpass.client.errors import (
+    CallCancelledError,
+    ClientClosedError,
+    ClientError,
+    DeadlineExceededError,
+    InvalidInputError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+    OverloadedError,
+    PermissionDeniedError,
+    ProtocolError,
+    ServerError,
+    ServerUnavailableError,
+    UnauthenticatedError,
+    UnimplementedError,
+)
+from forwardpass.client.model import ModelSpec, ServerSpec
+from forwardpass.client.prediction import Prediction
+from forwardpass.client.timing import Timing
+
+__all__ = [
+    "CallCancelledError",
+    "Client",
+    "ClientClosedError",
+    "ClientError",
+    "DeadlineExceededError",
+    "Inputs",
+    "InvalidInputError",
+    "ModelNotFoundError",
+    "ModelSpec",
+    "ModelUnavailableError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "Prediction",
+    "ProtocolError",
+    "ServerError",
+    "ServerSpec",
+    "ServerUnavailableError",
+    "Timing",
+    "UnauthenticatedError",
+    "UnimplementedError",
+]

@@ -1,0 +1,202 @@
+"""Calls to bytes and replies to values: all that a client does besides its socket.
+
+Sync and async clients share this module; nothing here waits or knows where bytes go.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
+
+from forwardpass.client._inputs import Inputs, read_inputs, undeclared
+from forwardpass.client._layout import Layout, bytes_field
+from forwardpass.client._outputs import drop_row_axes, read_outputs, select
+from forwardpass.client.errors import InvalidInputError, ProtocolError
+from forwardpass.client.model import ModelSpec
+from forwardpass.client.prediction import Prediction
+from forwardpass.proto.datatypes import DATATYPES
+from forwardpass.proto.inference_pb2 import ModelInferRequest, ModelInferResponse
+from forwardpass.proto.spec import TensorError, TensorSpec, check_shape
+from forwardpass.proto.tensors import encode_raw
+from forwardpass.proto.timing import PARAMETER
+
+MAX_MESSAGE_BYTES = 2**31 - 1
+"""More than this fits no protobuf message, whatever limit the server sets."""
+
+_LAYOUTS = 256
+"""Lengths of reply whose layouts are kept: more than the sizes of batch in usual use."""
+
+M = TypeVar("M", bound=Message)
+
+
+def parse(message: type[M], reply: bytes, *, target: str, model: str = "") -> M:
+    """Read a reply.
+
+    Raises ProtocolError if the bytes are not such a message.
+    """
+    try:
+        return message.FromString(reply)
+    except DecodeError as error:
+        raise ProtocolError(
+            f"expected a {message.DESCRIPTOR.name}, got {len(reply)} bytes that are none; "
+            "check that the target is an Open Inference Protocol server",
+            target=target,
+            model=model,
+        ) from error
+
+
+class Request(NamedTuple):
+    """One ModelInferRequest, and what its reply has to be read with."""
+
+    data: bytes
+    outputs: tuple[str, ...]
+    """Names in the order asked; empty for all."""
+    single_row: bool
+    """The row axis was added, so that the outputs lose theirs."""
+
+
+class ModelCodec:
+    """Requests to one model and its replies."""
+
+    def __init__(self, spec: ModelSpec, model: str, version: str, target: str) -> None:
+        """Take the model's metadata, and the names by which the caller asks for it.
+
+        version: empty for the server's choice. target: for the errors' texts.
+        """
+        self.spec = spec
+        self.model = model
+        self.version = version
+        self._target = target
+        self._outputs = {output.name: output for output in spec.outputs}
+        self._layouts: dict[int, Layout] = {}
+        """The last one seen of each length."""
+
+    def encode(
+        self, x: Inputs, outputs: Sequence[str] | None = None, *, timing: bool = False
+    ) -> Request:
+        """Write the request; arguments as in `Client.predict`.
+
+        Raises InvalidInputError if x or outputs do not fit the model.
+        """
+        try:
+            wanted = () if outputs is None else self._check_outputs(outputs)
+            specs = self.spec.inputs or undeclared(x)
+            arrays, single_row = read_inputs(specs, x)
+            shapes = tuple(array.shape for array in arrays)
+            parts = [_head(self.model, self.version, specs, shapes, wanted, timing)]
+            for spec, array in zip(specs, arrays, strict=True):
+                raw = encode_raw(array, spec.datatype)
+                parts += _before_raw(len(raw)), raw
+        except (TensorError, UnicodeEncodeError) as error:
+            raise InvalidInputError(
+                f"model {self.model!r}, {error}", target=self._target, model=self.model
+            ) from error
+        return Request(b"".join(parts), wanted, single_row)
+
+    def decode(self, reply: bytes, request: Request) -> Prediction:
+        """Read the reply to a request: the outputs asked for, else all, in the model's order.
+
+        Outputs that the model does not declare come last. Raises ProtocolError if the reply
+        is not whole: an output is missing, or its data do not fit its shape and datatype.
+        """
+        layout = self._layouts.get(len(reply))
+        try:
+            if layout is not None and layout.fits(reply):
+                arrays = layout.read(reply)
+                answered = layout.model, layout.version, ""
+            else:
+                message = parse(ModelInferResponse, reply, target=self._target, model=self.model)
+                arrays = read_outputs(message)
+                answered = message.model_name, message.model_version, message.id
+                self._keep_layout(reply, message, arrays)
+            outputs = select(arrays, request.outputs or self._outputs)
+            if not request.outputs:
+                outputs.update(arrays)
+            if request.single_row:
+                outputs = drop_row_axes(outputs, self._outputs)
+        except ValueError as error:
+            raise ProtocolError(str(error), target=self._target, model=self.model) from error
+        return Prediction(outputs, *answered)
+
+    def _keep_layout(
+        self, reply: bytes, message: ModelInferResponse, arrays: Mapping[str, NDArray[Any]]
+    ) -> None:
+        layout = Layout.of(reply, message, arrays)
+        if layout is not None:
+            if len(self._layouts) >= _LAYOUTS:
+                self._layouts.clear()
+            self._layouts[layout.size] = layout
+
+    def _check_outputs(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(outputs, str) or not outputs:
+            raise TensorError(
+                "outputs",
+                expected="a list with at least one name",
+                got=repr(outputs),
+                fix="send [name, ...], or leave it out for all",
+            )
+        # The words of the server for the same mistakes.
+        for position, name in enumerate(outputs):
+            if self._outputs and name not in self._outputs:
+                raise TensorError(
+                    f"output {name!r}",
+                    expected=f"one of {', '.join(map(repr, self._outputs))}",
+                    got=repr(name),
+                    fix="use the names of ModelMetadata",
+                )
+            if name in outputs[:position]:
+                raise TensorError(
+                    f"output {name!r}",
+                    expected="it once",
+                    got="it twice",
+                    fix="ask for every output once",
+                )
+        return tuple(outputs)
+
+
+@lru_cache(maxsize=1024)
+def _head(
+    model: str,
+    version: str,
+    specs: tuple[TensorSpec, ...],
+    shapes: tuple[tuple[int, ...], ...],
+    outputs: tuple[str, ...],
+    timing: bool,
+) -> bytes:
+    """Write a request up to its raw contents, which have the highest field number.
+
+    It is the same for every call with arrays of these shapes, so that a caller's usual
+    shapes are checked and written once. Raises TensorError if a shape does not fit.
+    """
+    request = ModelInferRequest(model_name=model, model_version=version)
+    for spec, shape in zip(specs, shapes, strict=True):
+        check_shape(f"input {spec.name!r}", spec, shape)
+        request.inputs.add(name=spec.name, datatype=spec.datatype, shape=shape)
+    _check_size(specs, shapes)
+    for name in outputs:
+        request.outputs.add(name=name)
+    if timing:
+        request.parameters[PARAMETER].bool_param = True
+    return request.SerializeToString()
+
+
+@lru_cache(maxsize=1024)
+def _before_raw(size: int) -> bytes:
+    return bytes_field(ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER, size)
+
+
+def _check_size(specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, ...]]) -> None:
+    size = sum(
+        prod(shape) * DATATYPES[spec.datatype].dtype.itemsize
+        for spec, shape in zip(specs, shapes, strict=True)
+    )
+    if size > MAX_MESSAGE_BYTES:
+        raise TensorError(
+            ", ".join(f"input {spec.name!r}" for spec in specs),
+            expected=f"at most {MAX_MESSAGE_BYTES} bytes, as one message holds",
+            got=str(size),
+            fix="send fewer rows a call",
+        )

@@ -1,0 +1,477 @@
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+
+from forwardpass.client import (
+    CallCancelledError,
+    Client,
+    ClientClosedError,
+    DeadlineExceededError,
+    InvalidInputError,
+    ModelNotFoundError,
+    OverloadedError,
+    ProtocolError,
+    ServerError,
+    ServerUnavailableError,
+    UnimplementedError,
+)
+from forwardpass.client.errors import ERRORS
+from forwardpass.proto import inference_pb2 as pb
+from forwardpass.proto.spec import TensorSpec
+
+
+def abort(code, text="because"):
+    return lambda _, context: context.abort(code, text)
+
+
+def hang(*_):
+    time.sleep(1)
+    return b""
+
+
+def raises(cause, text):
+    return pytest.raises(cause, match=re.escape(text))
+
+
+# Predictions
+
+
+def test_a_batch_gives_every_output_by_name_in_the_model_order(client):
+    prediction = client.predict("net", [[1, 1, 1], [1, 2, 3]])
+    assert list(prediction) == ["y", "total"]
+    assert prediction["y"].tolist() == [[5, 10], [13, 28]]
+    assert prediction["total"].tolist() == [3, 6]
+    assert (prediction.model, prediction.version) == ("net", "1")
+
+
+def test_a_row_gives_outputs_without_the_row_axis(client):
+    prediction = client.predict("net", np.array([1, 2, 3]))
+    assert prediction["y"].tolist() == [13, 28]
+    assert prediction["total"].shape == ()
+    assert prediction["total"] == 6
+
+
+def test_no_rows_give_outputs_without_rows(client):
+    prediction = client.predict("net", np.zeros((0, 3)))
+    assert prediction["y"].shape == (0, 2)
+
+
+def test_a_dict_gives_several_inputs(client):
+    prediction = client.predict("pair", {"b": ["x", b"y\0"], "a": [[1, 2], [3, 4]]})
+    assert prediction["a"].tolist() == [[1, 2], [3, 4]]
+    assert prediction["b"].tolist() == [b"x", b"y\0"]
+
+
+def test_outputs_come_in_the_order_asked(client):
+    assert list(client.predict("net", [1, 2, 3], outputs=["total", "y"])) == ["total", "y"]
+    assert list(client.predict("net", [1, 2, 3], outputs=["total"])) == ["total"]
+
+
+def test_typed_contents_are_understood(client, server):
+    server.models["net"].typed = True
+    assert client.predict("net", [1, 2, 3])["y"].tolist() == [13, 28]
+
+
+def test_replies_beyond_the_default_limit_of_grpc_pass(client, server):
+    server.models["net"].run = lambda _: {
+        "y": np.ones((2_000_000, 2), np.float32),
+        "total": np.ones(1, np.float32),
+    }
+    assert client.predict("net", [[1, 2, 3]])["y"].nbytes == 16_000_000
+
+
+def test_options_go_over_ours(server):
+    options = [("grpc.max_receive_message_length", 1000)]
+    with Client(server.target, options=options) as client, raises(OverloadedError, "1000"):
+        client.predict("net", np.zeros((1000, 3)))
+
+
+def timed(trailer):
+    """Answer as the model does, with the server's part of the timing."""
+
+    def install(server):
+        def answer(request, context):
+            asked = pb.ModelInferRequest.FromString(request)
+            assert asked.parameters["forwardpass_timing"].bool_param
+            context.set_trailing_metadata((("forwardpass-timing", trailer),))
+            return server._model_infer(request, context)
+
+        server.answers["ModelInfer"] = answer
+
+    return install
+
+
+def test_the_time_of_a_call_is_split_when_asked(client, server):
+    timed("decode=1.5,compute=2.0,encode=3.0")(server)
+    start = time.perf_counter()
+    timing = client.predict("net", [1, 2, 3], timing=True).timing
+    whole_us = (time.perf_counter() - start) * 1e6
+    assert timing.compute_us == 2.0
+    assert timing.queue_us == 4.5
+    assert timing.client_us > 0
+    assert timing.network_us > 0
+    assert timing.client_us + timing.network_us + 6.5 < whole_us
+
+
+def test_a_server_that_does_not_tell_its_time_leaves_it_to_the_network(client):
+    timing = client.predict("net", [1, 2, 3], timing=True).timing
+    assert (timing.queue_us, timing.compute_us) == (None, None)
+    assert timing.network_us > 0
+
+
+def test_a_timing_that_is_none_is_a_protocol_error(client, server):
+    timed("soon")(server)
+    with raises(ProtocolError, "could not convert string to float"):
+        client.predict("net", [1, 2, 3], timing=True)
+
+
+def test_the_time_of_a_call_is_not_asked_for_unasked(client, server):
+    assert client.predict("net", [1, 2, 3]).timing is None
+    assert b"timing" not in server.requests[0]
+
+
+def test_a_wrong_input_is_not_sent(client, server):
+    with raises(InvalidInputError, f"{server.target}: model 'net', input 'x': expected shape"):
+        client.predict("net", [1, 2, 3, 4])
+    assert server.calls["ModelInfer"] == 0
+
+
+def test_one_array_for_several_inputs_is_refused_with_their_names(client):
+    with raises(InvalidInputError, "a dict of arrays for 2 inputs: a: FP64[-1, 2], b: BYTES[-1]"):
+        client.predict("pair", [1, 2])
+
+
+# Metadata
+
+
+def test_metadata_tell_signature_versions_and_properties(client):
+    spec = client.metadata("net")
+    assert spec.name == "net"
+    assert spec.versions == ("1",)
+    assert spec.inputs == (TensorSpec("x", "FP32", (-1, 3)),)
+    assert spec.outputs == (TensorSpec("y", "FP32", (-1, 2)), TensorSpec("total", "FP32", (-1,)))
+    assert spec.properties == {"k": "v"}
+
+
+def test_metadata_are_fetched_once_for_each_model_and_version(client, server):
+    for _ in range(3):
+        client.predict("net", [1, 2, 3])
+        client.metadata("net")
+    assert server.calls["ModelMetadata"] == 1
+    client.predict("net", [1, 2, 3], version="1")
+    client.predict("pair", {"a": [1, 2], "b": "x"})
+    assert server.calls["ModelMetadata"] == 3
+
+
+def test_threads_that_meet_a_model_at_once_fetch_its_metadata_once(client, server):
+    barrier = threading.Barrier(8)
+
+    def answer(request, context):
+        time.sleep(0.05)
+        return server._model_metadata(request, context)
+
+    server.answers["ModelMetadata"] = answer
+
+    def call(_):
+        barrier.wait()
+        return client.predict("net", [1, 2, 3])["total"]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(call, range(8))) == [6] * 8
+    assert server.calls["ModelMetadata"] == 1
+
+
+def test_a_new_version_with_other_inputs_is_noticed(client, server):
+    client.predict("net", [1, 2, 3])
+    server.models["net"].inputs = {"x": ("FP32", (-1, 4))}
+    server.models["net"].run = lambda arrays: {
+        "y": arrays["x"][:, :2],
+        "total": arrays["x"].sum(axis=1),
+    }
+    assert client.predict("net", [1, 2, 3, 4])["total"] == 10
+
+
+def test_a_new_version_that_refuses_the_old_input_is_noticed(client, server):
+    client.predict("net", [[1, 2, 3]])
+    server.models["net"].inputs = {"features": ("FP32", (-1, 3))}
+    server.models["net"].run = lambda arrays: {
+        "y": arrays["features"][:, :2],
+        "total": arrays["features"].sum(axis=1),
+    }
+    assert client.predict("net", [[1, 2, 3]])["total"].tolist() == [6]
+    assert server.calls == {"ModelMetadata": 2, "ModelInfer": 3}
+
+
+def test_a_new_version_with_other_outputs_is_noticed(client, server):
+    client.predict("net", [1, 2, 3])
+    server.models["net"].outputs = {"z": ("FP32", (-1, 3))}
+    server.models["net"].run = lambda arrays: {"z": arrays["x"]}
+    assert client.predict("net", [1, 2, 3])["z"].tolist() == [1, 2, 3]
+
+
+def test_metadata_that_are_as_before_leave_the_refusal(client, server):
+    client.predict("net", [1, 2, 3])
+    server.answers["ModelInfer"] = abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
+    with raises(InvalidInputError, "model 'net': no"):
+        client.predict("net", [1, 2, 3])
+    assert server.calls == {"ModelMetadata": 2, "ModelInfer": 2}
+
+
+def test_a_model_that_went_away_is_not_found(client, server):
+    client.predict("net", [1, 2, 3])
+    del server.models["net"]
+    with raises(ModelNotFoundError, "model 'net' not found"):
+        client.predict("net", [1, 2, 3])
+
+
+def test_a_server_that_does_not_know_a_signature_is_called_with_names(client, server):
+    server.models["net"].outputs = {}
+    run = server.models["net"].run
+    server.answers["ModelMetadata"] = lambda *_: pb.ModelMetadataResponse(
+        name="net"
+    ).SerializeToString()
+    with raises(InvalidInputError, "x: expected a dict of arrays, as the server does not tell"):
+        client.predict("net", np.ones((1, 3), np.float32))
+    prediction = client.predict("net", {"x": np.ones((1, 3), np.float32)})
+    assert dict(prediction).keys() == run({"x": np.ones((1, 3))}).keys()
+
+
+# Health
+
+
+def test_health_is_what_the_server_says(client, server):
+    assert client.live()
+    assert client.ready()
+    server.answers["ServerReady"] = lambda *_: pb.ServerReadyResponse().SerializeToString()
+    assert not client.ready()
+
+
+def test_a_model_is_ready_or_not_whichever_way_the_server_says_so(client, server):
+    assert client.model_ready("net")
+    assert not client.model_ready("other")
+    server.answers["ModelReady"] = abort(grpc.StatusCode.NOT_FOUND)
+    assert not client.model_ready("net")
+
+
+def test_server_metadata(client):
+    spec = client.server_metadata()
+    assert (spec.name, spec.version, spec.extensions) == ("small", "0.1", ("binary_tensor_data",))
+
+
+# Errors
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.value[0] != 0])
+def test_a_status_code_of_the_server_is_its_exception(client, server, code):
+    server.answers["ModelInfer"] = abort(code)
+    with raises(ERRORS[code], f"{server.target}: model 'net': because") as caught:
+        client.predict("net", [1, 2, 3])
+    assert caught.value.code is code
+    assert isinstance(caught.value.__cause__, grpc.RpcError)
+
+
+def test_an_unknown_model_is_not_found(client):
+    with raises(ModelNotFoundError, "model 'other' not found"):
+        client.predict("other", [1, 2, 3])
+
+
+def test_a_crash_of_the_server_is_its_error(client, server):
+    server.answers["ModelInfer"] = lambda *_: 1 // 0
+    with raises(ServerError, "model 'net'"):
+        client.predict("net", [1, 2, 3])
+
+
+def test_a_reply_that_is_none_is_a_protocol_error(client, server):
+    server.answers["ModelInfer"] = lambda *_: b"\xff"
+    with raises(ProtocolError, "expected a ModelInferResponse, got 1 bytes that are none"):
+        client.predict("net", [1, 2, 3])
+
+
+def test_a_grpc_server_of_another_kind_does_not_implement_it():
+    other = grpc.server(ThreadPoolExecutor(1))
+    port = other.add_insecure_port("localhost:0")
+    other.start()
+    with Client(f"localhost:{port}") as client, pytest.raises(UnimplementedError):
+        client.predict("net", [1, 2, 3])
+    other.stop(None).wait()
+
+
+def test_nothing_at_the_target_is_unavailable():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+    with Client(target) as client:
+        with raises(ServerUnavailableError, "check that the server runs there") as caught:
+            client.predict("net", [1, 2, 3])
+        assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(ConnectionError):
+            client.ready()
+
+
+@pytest.mark.parametrize("method", ["ModelMetadata", "ModelInfer"])
+def test_the_deadline_is_that_of_the_call_else_that_of_the_client(server, method):
+    server.answers[method] = hang
+    with Client(server.target, timeout_s=0.1) as client:
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceededError) as caught:
+            client.predict("net", [1, 2, 3])
+        assert time.monotonic() - start < 0.8
+        assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    with Client(server.target) as client, pytest.raises(TimeoutError):
+        client.predict("net", [1, 2, 3], timeout_s=0.1)
+
+
+def test_none_is_no_deadline(server):
+    seen = []
+
+    def answer(request, context):
+        seen.append(context.time_remaining())
+        return server._model_infer(request, context)
+
+    server.answers["ModelInfer"] = answer
+    with Client(server.target, timeout_s=None) as client:
+        client.predict("net", [1, 2, 3])
+        client.predict("net", [1, 2, 3], timeout_s=5)
+    with Client(server.target, timeout_s=7) as client:
+        client.predict("net", [1, 2, 3], timeout_s=None)
+        client.predict("net", [1, 2, 3])
+    # Without a deadline grpcio says None, or a time beyond any.
+    none, five, none_too, seven = (value or 1e9 for value in seen)
+    assert none > 1e6
+    assert none_too > 1e6
+    assert 4 < five < 5.5
+    assert 6 < seven < 7.5
+
+
+def test_the_metadata_count_towards_the_deadline(server):
+    def slow(answer):
+        return lambda request, context: (time.sleep(0.2), answer(request, context))[1]
+
+    server.answers["ModelMetadata"] = slow(server._model_metadata)
+    server.answers["ModelInfer"] = slow(server._model_infer)
+    with Client(server.target) as client, pytest.raises(DeadlineExceededError):
+        client.predict("net", [1, 2, 3], timeout_s=0.3)
+
+
+def test_waiting_for_the_metadata_of_another_thread_ends_at_the_deadline(server):
+    server.answers["ModelMetadata"] = lambda request, context: (
+        time.sleep(0.5),
+        server._model_metadata(request, context),
+    )[1]
+    with Client(server.target) as client, ThreadPoolExecutor(1) as threads:
+        first = threads.submit(client.metadata, "net")
+        while not server.calls["ModelMetadata"]:
+            time.sleep(0.001)
+        with raises(DeadlineExceededError, "no metadata yet"):
+            client.predict("net", [1, 2, 3], timeout_s=0.1)
+        assert first.result().name == "net"
+
+
+# Life
+
+
+def test_threads_that_share_a_client_get_their_own_answers(client):
+    def calls(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(20):
+            x = rng.integers(0, 1000, (rng.integers(1, 9), 3))
+            np.testing.assert_array_equal(client.predict("net", x)["total"], x.sum(axis=1))
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(calls, range(16)))
+
+
+def test_a_closed_client_says_so(server):
+    with Client(server.target) as client:
+        client.predict("net", [1, 2, 3])
+    assert repr(client) == f"<Client of {server.target} (closed)>"
+    client.close()
+    for call in (
+        lambda: client.predict("net", [1, 2, 3]),
+        lambda: client.metadata("net"),
+        client.live,
+    ):
+        with raises(ClientClosedError, f"{server.target}: this client was closed"):
+            call()
+
+
+def test_closing_ends_the_calls_in_flight(server):
+    server.answers["ModelInfer"] = hang
+    client = Client(server.target)
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.predict, "net", [1, 2, 3])
+        while not server.calls["ModelInfer"]:
+            time.sleep(0.001)
+        client.close()
+        with pytest.raises(CallCancelledError):
+            call.result()
+
+
+def test_a_forked_process_is_told_to_make_its_own_client(server):
+    program = f"""
+import os
+from forwardpass.client import Client, ClientClosedError
+client = Client("{server.target}")
+client.predict("net", [1, 2, 3])
+if os.fork() == 0:
+    try:
+        client.predict("net", [1, 2, 3])
+    except ClientClosedError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+client.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, timeout=20, text=True
+    )
+    assert "from which this one was forked; make a Client in each process" in done.stdout
+
+
+def test_a_server_that_comes_back_is_used_again(server, client):
+    client.predict("net", [1, 2, 3])
+    server.answers["ModelInfer"] = abort(grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(ServerUnavailableError):
+        client.predict("net", [1, 2, 3])
+    del server.answers["ModelInfer"]
+    assert client.predict("net", [1, 2, 3])["total"] == 6
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("localhost", "expected HOST:PORT, got 'localhost'; add the port, as in 'localhost:8001'"),
+        ("", "expected HOST:PORT, got ''; add the port, as in 'localhost:8001'"),
+        ("http://a:1", "expected HOST:PORT, got 'http://a:1'; write 'a:1'"),
+        ("https://a:1", "write 'a:1', with tls=True"),
+    ],
+)
+def test_a_target_that_is_none_is_refused(target, text):
+    with raises(ValueError, text):
+        Client(target)
+
+
+def test_files_without_tls_are_refused():
+    with raises(ValueError, "ca_file: expected with tls=True, got tls=False; pass tls=True"):
+        Client("localhost:1", ca_file="ca.pem")
+
+
+def test_a_certificate_without_its_key_is_refused():
+    with raises(ValueError, "cert_file and key_file: expected both or neither"):
+        Client("localhost:1", tls=True, cert_file="client.pem")
+
+
+def test_a_file_that_is_not_there_is_named():
+    with raises(FileNotFoundError, "nowhere.pem"):
+        Client("localhost:1", tls=True, ca_file="nowhere.pem")
