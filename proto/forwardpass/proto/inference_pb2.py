@@ -9,7 +9,9 @@ instead of generated Python, which would tie us to one major version of protobuf
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2, message_factory
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
 
 _FILES = descriptor_pb2.FileDescriptorSet.FromString(
     Path(__file__).with_name("inference.binpb").read_bytes()
@@ -20,9 +22,19 @@ for _file in _FILES.file:
 
 DESCRIPTOR = _POOL.FindFileByName("forwardpass/proto/inference.proto")
 
+
+def _message_class(descriptor: Descriptor) -> type[Message]:
+    message = message_factory.GetMessageClass(descriptor)
+    # protobuf in pure Python leaves nested classes to generated code.
+    for name, nested in descriptor.nested_types_by_name.items():
+        if not hasattr(message, name):
+            setattr(message, name, _message_class(nested))
+    return message
+
+
 globals().update(
     {
-        name: message_factory.GetMessageClass(descriptor)
+        name: _message_class(descriptor)
         for name, descriptor in DESCRIPTOR.message_types_by_name.items()
     }
 )

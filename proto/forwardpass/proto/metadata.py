@@ -66,11 +66,18 @@ class ColumnNames:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`; unknown fields are left aside."""
+        """Inverse of `to_dict`; unknown fields are left aside.
+
+        Raises TypeError for a field of another type.
+        """
+        texts = {name: fields.get(name, []) for name in ("labels", "units")}
+        description = fields.get("description", "")
+        if not all(_is_texts(value) for value in texts.values()) or not isinstance(
+            description, str
+        ):
+            raise TypeError("expected lists of texts and a text")
         return cls(
-            labels=tuple(fields.get("labels", ())),
-            units=tuple(fields.get("units", ())),
-            description=fields.get("description", ""),
+            labels=tuple(texts["labels"]), units=tuple(texts["units"]), description=description
         )
 
 
@@ -131,6 +138,7 @@ class Samples:
             TypeError,
             AttributeError,
             ValueError,
+            OverflowError,
             TensorError,
             binascii.Error,
         ) as error:
@@ -155,6 +163,10 @@ def load_json(key: str, text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MetadataError(key, f"not JSON ({error})") from error
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _dump_tensor(array: NDArray[Any]) -> dict[str, Any]:

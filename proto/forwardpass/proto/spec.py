@@ -68,7 +68,7 @@ def check_datatype(tensor: str, spec: TensorSpec, datatype: str) -> None:
 def check_shape(tensor: str, spec: TensorSpec, shape: Sequence[int]) -> None:
     """Raise TensorError unless the shape fits the model's: rank, fixed axes, sizes."""
     expected = f"shape {format_shape(spec.shape)}"
-    if len(shape) == 1 and len(spec.shape) == 2 and shape[0] == spec.shape[1]:
+    if len(shape) == 1 and len(spec.shape) == 2 and shape[0] == spec.shape[1] >= 0:
         raise TensorError(
             tensor,
             expected=expected,

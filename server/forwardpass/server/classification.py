@@ -15,13 +15,24 @@ def classify(scores: NDArray[Any], classes: int, labels: Sequence[str]) -> NDArr
     """
     if scores.ndim == 0:
         scores = scores.reshape(1)
-    width = scores.shape[-1]
-    kept = min(classes, width)
-    order = np.argsort(-scores.astype(np.float64), axis=-1, kind="stable")[..., :kept]
+    # Descending by sorting the reverse ascending, which is stable for any dtype; NaN, which
+    # sorts highest, is put last.
+    rank = np.argsort(scores[..., ::-1], axis=-1, kind="stable")[..., ::-1]
+    order = scores.shape[-1] - 1 - rank
+    if scores.dtype.kind == "f":
+        missing = np.isnan(np.take_along_axis(scores, order, axis=-1))
+        order = np.take_along_axis(order, np.argsort(missing, axis=-1, kind="stable"), axis=-1)
+    order = order[..., :classes]
     top = np.take_along_axis(scores, order, axis=-1)
     texts = np.empty(order.shape, dtype=object)
     texts.ravel()[:] = [
-        f"{score:f}:{index}:{labels[index]}".encode() if labels else f"{score:f}:{index}".encode()
+        _text(score, index, labels)
         for score, index in zip(top.ravel().tolist(), order.ravel().tolist(), strict=True)
     ]
     return texts
+
+
+def _text(score: float, index: int, labels: Sequence[str]) -> bytes:
+    value = f"{score:f}" if isinstance(score, float) else str(int(score))
+    label = labels[index] if index < len(labels) else ""
+    return (f"{value}:{index}:{label}" if label else f"{value}:{index}").encode()

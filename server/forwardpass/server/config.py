@@ -38,7 +38,8 @@ class Config:
             raise ValueError(
                 f"max_message_bytes: expected 1024..{2**31 - 1}, got {self.max_message_bytes}"
             )
-        if self.drain_s < 0 or self.grace_s < 0:
+        # Written so that NaN is refused as well.
+        if not (self.drain_s >= 0 and self.grace_s >= 0):
             raise ValueError(
                 "drain_s and grace_s: expected 0 or more seconds, "
                 f"got {self.drain_s} and {self.grace_s}"

@@ -34,7 +34,9 @@ class Model:
         try:
             self.session = Session(file.path)
             prove(self.session)
-            self.batching = tune(self.session, onnx.load(file.path).graph)
+            graph = onnx.load(file.path).graph
+            _check_ranks(graph)
+            self.batching = tune(self.session, graph)
             self.labels = _labels(self.session)
             """Labels of the outputs' columns, where the file names them."""
         except (SessionError, MetadataError, TensorError, WrongAnswerError) as error:
@@ -116,7 +118,21 @@ class Model:
             start = end
 
 
+def _check_ranks(graph: onnx.GraphProto) -> None:
+    # onnxruntime tells an input of any rank and a scalar alike.
+    for value in graph.input:
+        if not value.type.tensor_type.HasField("shape"):
+            raise SessionError(f"input {value.name!r} has no rank; export it with a shape")
+
+
 def _labels(session: Session) -> dict[str, tuple[str, ...]]:
     text = session.metadata.get(metadata.OUTPUTS, "{}")
     columns = metadata.load_columns(metadata.OUTPUTS, text)
+    for spec in session.outputs:
+        labels = columns.get(spec.name, metadata.ColumnNames()).labels
+        width = spec.shape[-1] if spec.shape else 1
+        if labels and width not in (-1, len(labels)):
+            raise MetadataError(
+                metadata.OUTPUTS, f"{len(labels)} labels for the {width} columns of {spec.name!r}"
+            )
     return {name: column.labels for name, column in columns.items() if column.labels}

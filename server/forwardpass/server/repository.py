@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 MODEL_FILE = "model.onnx"
@@ -42,6 +43,12 @@ def find_models(path: Path) -> list[ModelFile]:
             f"{path}: expected a .onnx file, a directory of them, or NAME/VERSION/{MODEL_FILE}; "
             "found none"
         )
+    for one, other in pairwise(found):
+        if (one.name, one.version) == (other.name, other.version):
+            raise RepositoryError(
+                f"{one.path} and {other.path} both are version {one.version} of model "
+                f"{one.name!r}; rename one"
+            )
     return found
 
 

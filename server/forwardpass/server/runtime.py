@@ -136,5 +136,9 @@ def _node(message: str) -> str:
 
 def _without_paths(message: str, path: Path) -> str:
     """Drop the paths of onnxruntime's source files and of our disk; callers may see the text."""
-    message = re.sub(r"\s*/onnxruntime_src/\S+( \S+\(.*?\))?", "", message)
-    return message.replace(str(path), path.name).strip()
+    message = re.sub(r"\S*\.(cc|h):\d+ \S+ ", "", message)
+    for folder in (path.parent, path.parent.resolve()):
+        message = message.replace(f"{folder}{os.sep}", "").replace(str(folder), ".")
+    # What is left lies elsewhere, as external data that want out of their folder.
+    message = re.sub(r"(/[^/\s\"]+)+/", "", message)
+    return message.strip()

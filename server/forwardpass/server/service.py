@@ -184,7 +184,8 @@ class Service:
 def _parse(message_type: type[_M], call: bytes) -> _M:
     try:
         return message_type.FromString(call)
-    except DecodeError as error:
+    # protobuf in pure Python raises UnicodeDecodeError for text that is not UTF-8.
+    except (DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(
             message_type.DESCRIPTOR.name, "expected this message, got bytes that do not parse as it"
         ) from error

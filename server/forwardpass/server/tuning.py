@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from statistics import median
 from time import perf_counter
 
@@ -18,6 +19,8 @@ _SIZES = (1, 8, 64, 512)
 """Rows at which the cost of a run is measured."""
 _LONGEST_S = 0.02
 """No size is measured whose run would take longer, as far as the one before tells."""
+_LARGEST_BYTES = 2**25
+"""No size is measured whose inputs would take more."""
 _REPEATS = 5
 _WORTH = 0.95
 """A larger batch has to bring the cost of a row below this share of the smaller one's."""
@@ -56,7 +59,10 @@ def tune(session: Session, graph: GraphProto) -> Batching:
     except NotRowWiseError as error:
         return Batching(1, str(error), {})
     rng = np.random.default_rng(0)
-    feeds = {spec.name: _rows(spec, max(_SIZES), rng) for spec in session.inputs}
+    count = min(max(_SIZES), _LARGEST_BYTES // max(1, _row_bytes(session.inputs)))
+    if count < _SINGLES:
+        return Batching(1, f"a row of its inputs has {_row_bytes(session.inputs)} bytes", {})
+    feeds = {spec.name: _rows(spec, count, rng) for spec in session.inputs}
     names = [spec.name for spec in session.outputs]
     different = _first_difference(session, feeds, names)
     if different:
@@ -74,6 +80,10 @@ def _check_numeric(specs: Sequence[TensorSpec]) -> None:
             raise NotRowWiseError(f"{spec.name!r} has more axes of any length than the first")
 
 
+def _row_bytes(specs: Sequence[TensorSpec]) -> int:
+    return sum(prod(spec.shape[1:]) * DATATYPES[spec.datatype].dtype.itemsize for spec in specs)
+
+
 def _rows(spec: TensorSpec, count: int, rng: np.random.Generator) -> NDArray[np.generic]:
     shape = (count, *spec.shape[1:])
     dtype = DATATYPES[spec.datatype].dtype
@@ -86,7 +96,10 @@ def _first_difference(
     session: Session, feeds: Mapping[str, NDArray[np.generic]], names: Sequence[str]
 ) -> str:
     singles = [session.run(_cut(feeds, row, row + 1), names) for row in range(_SINGLES)]
+    count = len(next(iter(feeds.values())))
     for size in _COMPARED:
+        if size > count:
+            break
         together = session.run(_cut(feeds, 0, size), names)
         for name, array, *alone in zip(names, together, *singles, strict=True):
             if len(array) != size:
@@ -102,8 +115,9 @@ def _curve(
 ) -> dict[int, float]:
     curve: dict[int, float] = {}
     last = 0.0
+    count = len(next(iter(feeds.values())))
     for size in _SIZES:
-        if last * 8 > _LONGEST_S:
+        if size > count or last * 8 > _LONGEST_S:
             break
         cut = _cut(feeds, 0, size)
         times = []

@@ -12,7 +12,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from forwardpass.proto.inference_pb2 import InferParameter, ModelInferRequest
-from forwardpass.proto.spec import TensorError, check_datatype, check_shape, check_symbols
+from forwardpass.proto.spec import (
+    TensorError,
+    TensorSpec,
+    check_datatype,
+    check_shape,
+    check_symbols,
+)
 from forwardpass.proto.tensors import decode_raw, decode_typed
 from forwardpass.server.errors import InvalidRequestError, InvalidTensorError, UnsupportedError
 from forwardpass.server.model import Model
@@ -113,8 +119,7 @@ def _inputs(model: Model, request: ModelInferRequest) -> dict[str, NDArray[Any]]
             got=", ".join(map(repr, arrays)) or "no input",
             fix=f"send {missing[0]!r} too",
         )
-    if len(arrays) > 1:
-        check_symbols(specs, {name: array.shape for name, array in arrays.items()})
+    check_symbols(specs, {name: array.shape for name, array in arrays.items()})
     return arrays
 
 
@@ -149,13 +154,22 @@ def _outputs(model: Model, request: ModelInferRequest) -> tuple[RequestedOutput,
             )
         if _SHARED_MEMORY in asked.parameters:
             raise UnsupportedError(f"{tensor}: shared memory is not served; take the tensor itself")
-        wanted[asked.name] = RequestedOutput(asked.name, _classes(tensor, asked.parameters))
+        wanted[asked.name] = RequestedOutput(
+            asked.name, _classes(tensor, model.outputs[asked.name], asked.parameters)
+        )
     return tuple(wanted.values())
 
 
-def _classes(tensor: str, parameters: Mapping[str, InferParameter]) -> int | None:
+def _classes(tensor: str, spec: TensorSpec, parameters: Mapping[str, InferParameter]) -> int | None:
     if _CLASSIFICATION not in parameters:
         return None
+    if spec.datatype == "BYTES":
+        raise TensorError(
+            tensor,
+            expected="classification of an output of numbers",
+            got="BYTES",
+            fix="take the output itself",
+        )
     parameter = parameters[_CLASSIFICATION]
     kind = parameter.WhichOneof("parameter_choice")
     if kind != "int64_param" or parameter.int64_param < 1:

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf import any_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_status import rpc_status
 
@@ -19,6 +19,8 @@ from forwardpass.server.config import Config
 from forwardpass.server.errors import STATUS, MessageTooLargeError, ServingError
 from forwardpass.server.health import Health
 from forwardpass.server.service import SERVICE, Call, Reply, Service
+from forwardpass.server.transport.health import SERVICE as HEALTH_SERVICE
+from forwardpass.server.transport.health import HealthTransport
 
 _MAX_TEXT_BYTES = 1000
 """Of an error's text: it travels up to three times, encoded, within 8 KiB of trailers."""
@@ -54,7 +56,7 @@ class GrpcioServer:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, handlers),)
         )
-        self._add_health(state)
+        self._server.add_generic_rpc_handlers((HealthTransport(state).handlers(),))
         self._add_reflection()
         self.port = self._bind(config)
         """The TCP port, picked where the configuration says 0."""
@@ -89,21 +91,13 @@ class GrpcioServer:
     ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
             try:
+                if len(message) > self._limit:
+                    raise MessageTooLargeError(len(message), self._limit)
                 return answer(message)
             except ServingError as error:
                 _abort(context, error)
 
         return handle
-
-    def _add_health(self, state: Health) -> None:
-        servicer = health.HealthServicer()
-
-        def report(name: str, serving: bool) -> None:
-            response = health_pb2.HealthCheckResponse
-            servicer.set(name, response.SERVING if serving else response.NOT_SERVING)
-
-        state.listen(report)
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, self._server)
 
     def _add_reflection(self) -> None:
         # Our messages are not in protobuf's default pool; reflection needs one pool for all.
@@ -111,11 +105,13 @@ class GrpcioServer:
         for file in (inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
             pool.AddSerializedFile(file.serialized_pb)
         reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server, pool=pool
+            (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._server, pool=pool
         )
 
     def _bind(self, config: Config) -> int:
-        address = f"{config.host}:{config.port}"
+        # A bare IPv6 address has colons of its own.
+        host = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
+        address = f"{host.replace('[[', '[').replace(']]', ']')}:{config.port}"
         try:
             if config.tls_cert is None or config.tls_key is None:
                 return self._server.add_insecure_port(address)

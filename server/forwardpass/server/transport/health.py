@@ -1,0 +1,97 @@
+"""`grpc.health.v1` over grpcio: Check and Watch of the server and of each model.
+
+grpcio-health-checking brings the messages; its servicer is not used, since it sends while it
+holds a lock that a leaving watcher takes too, and then the server hangs (grpc/grpc#43403).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Lock, Thread
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from forwardpass.server.health import Health
+
+SERVICE = "grpc.health.v1.Health"
+
+Send = Callable[[HealthCheckResponse | None], None]
+"""Sends a state to one watcher; None ends the stream."""
+
+
+class HealthTransport:
+    """Tells the state to whoever asks, from one thread for all watchers."""
+
+    def __init__(self, state: Health) -> None:
+        self._serving: dict[str, bool] = {}
+        self._lock = Lock()
+        # Guarded by the lock, which is never held while something is sent.
+        self._watchers: defaultdict[str, set[Send]] = defaultdict(set)
+        self._changed: SimpleQueue[tuple[str, Send | None]] = SimpleQueue()
+        Thread(target=self._tell, name="health", daemon=True).start()
+        state.listen(self._on_change)
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return what a grpcio server needs to answer the two methods."""
+
+        def watch(request: HealthCheckRequest, context: grpc.ServicerContext, send: Send) -> None:
+            self._watch(request, context, send)
+
+        # grpcio: the stream holds no thread; it is answered through the callback.
+        watch.experimental_non_blocking = True  # type: ignore[attr-defined]
+        read, write = HealthCheckRequest.FromString, HealthCheckResponse.SerializeToString
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Check": grpc.unary_unary_rpc_method_handler(self._check, read, write),
+                "Watch": grpc.unary_stream_rpc_method_handler(watch, read, write),
+            },
+        )
+
+    def _check(
+        self, request: HealthCheckRequest, context: grpc.ServicerContext
+    ) -> HealthCheckResponse:
+        name = request.service
+        if name not in self._serving:
+            context.abort(
+                grpc.StatusCode.NOT_FOUND, f"nothing is known of {name[:100]!r}; '' is the server"
+            )
+        return self._response(name)
+
+    def _watch(
+        self, request: HealthCheckRequest, context: grpc.ServicerContext, send: Send
+    ) -> None:
+        name = request.service
+
+        def leave() -> None:
+            with self._lock:
+                self._watchers[name].discard(send)
+                if not self._watchers[name]:
+                    del self._watchers[name]
+
+        with self._lock:
+            self._watchers[name].add(send)
+        if not context.add_callback(leave):
+            leave()
+        self._changed.put((name, send))
+
+    def _on_change(self, name: str, serving: bool) -> None:
+        self._serving[name] = serving
+        self._changed.put((name, None))
+
+    def _tell(self) -> None:
+        """Send states as they are now, one after the other, so that the last one is the truth."""
+        while True:
+            name, only = self._changed.get()
+            with self._lock:
+                watchers = {only} if only is not None else set(self._watchers.get(name, ()))
+            for send in watchers:
+                send(self._response(name))
+
+    def _response(self, name: str) -> HealthCheckResponse:
+        serving = self._serving.get(name)
+        if serving is None:
+            return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
+        states = HealthCheckResponse
+        return states(status=states.SERVING if serving else states.NOT_SERVING)

@@ -1,0 +1,42 @@
+"""Each folder holds one portion of the namespace package, and nothing that hides the others."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PORTIONS = ["proto", "models", "server", "client", "cli"]
+
+
+@pytest.mark.parametrize("portion", PORTIONS)
+def test_a_root_holds_its_portion_alone(portion: str) -> None:
+    package = ROOT / portion / "forwardpass"
+
+    assert not (ROOT / portion / "__init__.py").exists()
+    # Would hide the other four.
+    assert not (package / "__init__.py").exists()
+    assert {path.name for path in package.iterdir()} - {"__pycache__"} == {portion}
+
+
+@pytest.mark.parametrize("portion", PORTIONS)
+def test_a_portion_is_a_typed_package(portion: str) -> None:
+    package = ROOT / portion / "forwardpass" / portion
+
+    assert (package / "__init__.py").is_file()
+    assert (package / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("portion", PORTIONS)
+def test_a_portion_is_imported_from_its_root(portion: str) -> None:
+    module = importlib.import_module(f"forwardpass.{portion}")
+
+    assert module.__file__ is not None
+    assert Path(module.__file__).parent == ROOT / portion / "forwardpass" / portion
+
+
+def test_the_wheel_holds_every_portion() -> None:
+    listed = (ROOT / "pyproject.toml").read_text()
+
+    for portion in PORTIONS:
+        assert f'"{portion}/forwardpass"' in listed

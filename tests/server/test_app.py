@@ -1,0 +1,236 @@
+"""The server as a whole: it starts, it says what it is, it ends without losing a call."""
+
+import signal
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support import onnx_files
+from support.process import server_process
+from support.rpc import Stub
+from support.served import GOOD, assert_answered
+from support.wire import arrays, infer_request
+
+from forwardpass.proto import inference_pb2 as pb
+from forwardpass.server.app import Server
+from forwardpass.server.config import Config
+from forwardpass.server.repository import RepositoryError
+from forwardpass.server.transport.grpcio import ListenError
+
+Code = grpc.StatusCode
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    onnx_files.save(onnx_files.linear(), tmp_path / "linear.onnx")
+    onnx_files.save(onnx_files.slow(), tmp_path / "slow.onnx")
+    return tmp_path
+
+
+def health(stub: Stub, name: str = "") -> int:
+    request = health_pb2.HealthCheckRequest(service=name)
+    stub_of_theirs: Any = health_pb2_grpc.HealthStub(stub.channel)
+    return int(stub_of_theirs.Check(request, timeout=10).status)
+
+
+def ready(stub: Stub) -> bool:
+    return stub.call("ServerReady", b"", pb.ServerReadyResponse).ready
+
+
+def wait_until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def slow_request(turns: int) -> pb.ModelInferRequest:
+    return infer_request("slow", {"turns": np.array(turns)})
+
+
+def turns_for(stub: Stub, seconds: float) -> int:
+    """How many turns of `slow` take about that long on this machine."""
+    trials = []
+    for _ in range(3):
+        start = time.monotonic()
+        stub.infer(slow_request(100))
+        trials.append(time.monotonic() - start)
+    return round(100 * seconds / min(trials))
+
+
+FOREVER = 10**6
+"""Turns of `slow` that outlast any test."""
+
+
+def test_a_started_server_is_ready_and_a_stopped_one_is_gone(models: Path) -> None:
+    server = Server(Config(models=models, port=0))
+    with Stub(server.port) as stub:
+        with server:
+            assert ready(stub)
+            assert_answered(stub, GOOD["linear"])
+        assert stub.refusal("ModelInfer", GOOD["linear"].request()).code is Code.UNAVAILABLE
+
+
+@pytest.mark.parametrize("name", ["linear.onnx", "."])
+def test_a_file_or_a_directory_is_served(models: Path, name: str) -> None:
+    with Server(Config(models=models / name, port=0)) as server, Stub(server.port) as stub:
+        assert_answered(stub, GOOD["linear"])
+
+
+def test_a_path_without_models_is_refused_before_anything_listens(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="nowhere"):
+        Server(Config(models=tmp_path / "nowhere", port=0))
+
+
+def test_a_port_that_is_taken_is_refused_by_name(models: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ListenError, match=f"127.0.0.1:{port}"):
+            Server(Config(models=models, port=port))
+
+
+def test_two_servers_do_not_share_a_port(models: Path) -> None:
+    with (
+        Server(Config(models=models, port=0)) as server,
+        pytest.raises(ListenError, match=str(server.port)),
+    ):
+        Server(Config(models=models, port=server.port))
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_host_is_taken_with_brackets_or_without(models: Path, host: str) -> None:
+    with (
+        Server(Config(models=models, host=host, port=0)) as server,
+        Stub(f"[::1]:{server.port}") as stub,
+    ):
+        assert_answered(stub, GOOD["linear"])
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_this_one_is_refused_by_name(models: Path, host: str) -> None:
+    with pytest.raises(ListenError, match=host):
+        Server(Config(models=models, host=host, port=0))
+
+
+def test_a_call_that_waits_past_its_deadline_is_never_computed(models: Path) -> None:
+    server = Server(Config(models=models, port=0, workers=1))
+    with Stub(server.port) as stub, server, ThreadPoolExecutor(1) as pool:
+        second = turns_for(stub, 1.0)
+        first = pool.submit(stub.infer, slow_request(second))
+        time.sleep(0.1)
+
+        refusal = stub.refusal("ModelInfer", slow_request(6 * second), timeout=0.2)
+
+        assert refusal.code is Code.DEADLINE_EXCEEDED
+        first.result()
+        # Its six seconds would hold the one thread that answers.
+        started = time.monotonic()
+        assert_answered(stub, GOOD["linear"])
+        assert time.monotonic() - started < 3
+
+
+def test_sigterm_drains_then_ends_with_success(models: Path) -> None:
+    with server_process(models, drain_s=1.0) as server, Stub(server.port) as stub:
+        assert ready(stub)
+        assert health(stub) == health_pb2.HealthCheckResponse.SERVING
+
+        server.send(signal.SIGTERM)
+
+        wait_until(lambda: not ready(stub))
+        assert health(stub) == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert health(stub, "linear") == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert_answered(stub, GOOD["linear"])
+        with Stub(server.port) as late_comer:
+            assert_answered(late_comer, GOOD["linear"])
+        assert server.exit_code(within_s=10) == 0
+        refusal = stub.refusal("ModelInfer", GOOD["linear"].request())
+        assert refusal.code is Code.UNAVAILABLE
+
+
+def test_calls_in_flight_at_sigterm_are_answered_and_later_ones_unavailable(models: Path) -> None:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        server_process(models, drain_s=0.1) as server,
+        Stub(server.port) as stub,
+        Stub(server.port) as other,
+    ):
+        assert ready(other)
+        in_flight = pool.submit(stub.infer, slow_request(turns_for(stub, 1.5)))
+        time.sleep(0.2)
+
+        server.send(signal.SIGTERM)
+        time.sleep(0.4)
+
+        # Within the grace: the drain is over, the call in flight is not.
+        assert not in_flight.done()
+        assert other.refusal("ModelInfer", GOOD["linear"].request()).code is Code.UNAVAILABLE
+        assert arrays(in_flight.result())["y"].tolist() == 1.0
+        assert server.exit_code(within_s=10) == 0
+
+
+def test_a_call_longer_than_the_grace_is_cut_off(models: Path) -> None:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        server_process(models, grace_s=0.3) as server,
+        Stub(server.port) as stub,
+    ):
+        endless = pool.submit(stub.refusal, "ModelInfer", slow_request(FOREVER))
+        time.sleep(0.2)
+
+        server.send(signal.SIGTERM)
+
+        assert endless.result().code in {Code.UNAVAILABLE, Code.CANCELLED}
+        assert server.exit_code(within_s=5) == 0
+
+
+def test_a_second_signal_cuts_the_drain_short(models: Path) -> None:
+    with server_process(models, drain_s=60) as server, Stub(server.port) as stub:
+        server.send(signal.SIGTERM)
+        wait_until(lambda: not ready(stub))
+
+        server.send(signal.SIGTERM)
+
+        assert server.exit_code(within_s=5) == 0
+
+
+def test_a_second_signal_cuts_the_grace_short(models: Path) -> None:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        server_process(models, grace_s=60) as server,
+        Stub(server.port) as stub,
+    ):
+        endless = pool.submit(stub.refusal, "ModelInfer", slow_request(FOREVER))
+        time.sleep(0.2)
+        server.send(signal.SIGTERM)
+        time.sleep(0.3)
+        assert server.process.poll() is None
+
+        server.send(signal.SIGINT)
+
+        server.exit_code(within_s=5)
+        assert endless.result().code in {Code.UNAVAILABLE, Code.CANCELLED}
+
+
+def test_sigint_ends_without_draining(models: Path) -> None:
+    with server_process(models, drain_s=60) as server, Stub(server.port) as stub:
+        assert_answered(stub, GOOD["linear"])
+
+        server.send(signal.SIGINT)
+
+        assert server.exit_code(within_s=5) == 0

@@ -1,0 +1,66 @@
+"""Settings are valid once built."""
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forwardpass.server.config import Config
+
+MODELS = Path("models")
+PEM = Path("some.pem")
+
+
+def test_the_defaults_are_valid_and_safe() -> None:
+    config = Config(models=MODELS)
+
+    assert (config.host, config.port) == ("127.0.0.1", 8001)
+    assert config.max_message_bytes == 64 * 2**20
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"port": 0},
+        {"port": 65535},
+        {"max_message_bytes": 1024},
+        {"max_message_bytes": 2**31 - 1},
+        {"drain_s": 0.0, "grace_s": 0.0},
+        {"workers": 1},
+        {"tls_cert": PEM, "tls_key": PEM},
+        {"tls_cert": PEM, "tls_key": PEM, "tls_client_ca": PEM},
+    ],
+)
+def test_limits_are_allowed(settings: dict[str, Any]) -> None:
+    Config(models=MODELS, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"port": -1}, ["port", "65535", "-1"]),
+        ({"port": 65536}, ["port", "65535", "65536"]),
+        ({"max_message_bytes": 1023}, ["max_message_bytes", "1024", "1023"]),
+        ({"max_message_bytes": 2**31}, ["max_message_bytes", str(2**31 - 1), str(2**31)]),
+        ({"max_message_bytes": -1}, ["max_message_bytes", "-1"]),
+        ({"drain_s": -0.5}, ["drain_s", "-0.5"]),
+        ({"drain_s": float("nan")}, ["drain_s", "nan"]),
+        ({"grace_s": -1.0}, ["grace_s", "-1.0"]),
+        ({"workers": 0}, ["workers", "0"]),
+        ({"tls_cert": PEM}, ["tls_cert", "tls_key", "one"]),
+        ({"tls_key": PEM}, ["tls_cert", "tls_key", "one"]),
+        ({"tls_client_ca": PEM}, ["tls_client_ca", "tls_cert", "tls_key"]),
+    ],
+)
+def test_what_is_not_allowed_is_refused_by_name(settings: dict[str, Any], says: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the fragments are the match
+        Config(models=MODELS, **settings)
+
+    for fragment in says:
+        assert fragment in str(caught.value)
+
+
+def test_a_configuration_does_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Config(models=MODELS).port = 1  # type: ignore[misc]

@@ -1,0 +1,81 @@
+"""The one table from causes to status codes."""
+
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from forwardpass.proto.spec import TensorError
+from forwardpass.server import errors
+from forwardpass.server.errors import STATUS, ServingError, Status
+
+
+def subclasses(cause: type[ServingError]) -> Iterator[type[ServingError]]:
+    for subclass in cause.__subclasses__():
+        yield subclass
+        yield from subclasses(subclass)
+
+
+def test_the_table_covers_every_cause_and_nothing_else() -> None:
+    assert set(STATUS) == set(subclasses(ServingError))
+
+
+@pytest.mark.parametrize("status", Status)
+def test_codes_have_grpcs_numbers(status: Status) -> None:
+    assert grpc.StatusCode[status.name].value[0] == status
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (errors.InvalidRequestError, "INVALID_ARGUMENT"),
+        (errors.InvalidTensorError, "INVALID_ARGUMENT"),
+        (errors.ModelNotFoundError, "NOT_FOUND"),
+        (errors.VersionNotFoundError, "NOT_FOUND"),
+        (errors.ModelFailedError, "FAILED_PRECONDITION"),
+        (errors.ModelLoadingError, "UNAVAILABLE"),
+        (errors.UnsupportedError, "UNIMPLEMENTED"),
+        (errors.QueueFullError, "RESOURCE_EXHAUSTED"),
+        (errors.DeadlineExpiredError, "DEADLINE_EXCEEDED"),
+        (errors.CallCancelledError, "CANCELLED"),
+        (errors.MessageTooLargeError, "RESOURCE_EXHAUSTED"),
+        (errors.ReplyTooLargeError, "INVALID_ARGUMENT"),
+        (errors.RunError, "INTERNAL"),
+        (errors.InternalError, "INTERNAL"),
+    ],
+)
+def test_each_cause_has_the_protocols_code(cause: type[ServingError], code: str) -> None:
+    assert STATUS[cause].name == code
+
+
+TENSOR = TensorError("input 'x'", expected="shape [2]", got="[3]", fix="send [2]")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (errors.ModelNotFoundError("m", ["b", "a"]), ["'m'", "available: a, b"]),
+        (errors.ModelNotFoundError("m", []), ["available: none"]),
+        (errors.VersionNotFoundError("m", "3", [10, 9]), ["'m'", "'3'", "available: 9, 10"]),
+        (errors.ModelFailedError("m", 3, "why"), ["'m'", "3", "why"]),
+        (errors.ModelLoadingError("m"), ["'m'", "loading"]),
+        (errors.MessageTooLargeError(9, 8), ["9", "8", "--max-message-bytes"]),
+        (errors.QueueFullError("m", 9), ["'m'", "9", "--max-queue"]),
+        (errors.DeadlineExpiredError("m"), ["'m'", "deadline", "nothing was computed"]),
+        (errors.CallCancelledError("m"), ["'m'", "cancelled", "nothing was computed"]),
+        (errors.ReplyTooLargeError("m", 9, 8), ["'m'", "9", "8"]),
+        (errors.RunError("m", "while running node 'n'"), ["'m'", "'n'"]),
+        (errors.InvalidTensorError("m", TENSOR), ["'m'", "input 'x'", "[2]", "[3]", "send [2]"]),
+        (errors.InvalidRequestError("id", "why"), ["id", "why"]),
+    ],
+)
+def test_messages_name_the_thing_and_the_way_out(error: ServingError, says: list[str]) -> None:
+    for fragment in says:
+        assert fragment in str(error)
+
+
+def test_a_tensors_fault_travels_as_a_violation() -> None:
+    (violation,) = errors.InvalidTensorError("m", TENSOR).violations
+
+    assert violation.field == "input 'x'"
+    assert violation.description == "expected shape [2], got [3]; send [2]"

@@ -1,0 +1,242 @@
+"""A model file proves itself before it answers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, helper, numpy_helper
+from support import onnx_files
+from support.served import X, Y
+
+from forwardpass.proto.metadata import INPUTS, OUTPUTS, PREFIX, SAMPLES, Samples
+from forwardpass.server.errors import ModelFailedError
+from forwardpass.server.model import Model
+from forwardpass.server.repository import ModelFile
+
+
+def load(tmp_path: Path, model: ModelProto) -> Model:
+    path = onnx_files.save(model, tmp_path / "m.onnx")
+    return Model(ModelFile("m", 3, path))
+
+
+def reason(tmp_path: Path, model: ModelProto) -> str:
+    """Why it fails to load."""
+    with pytest.raises(ModelFailedError) as caught:
+        load(tmp_path, model)
+    assert (caught.value.model, caught.value.version) == ("m", 3)
+    assert str(caught.value) == f"model 'm' version 3 failed: {caught.value.reason}"
+    return caught.value.reason
+
+
+def samples(
+    x: NDArray[Any] = X,
+    y: NDArray[Any] = Y,
+    tolerance: float = 1e-6,
+    inputs: str = "x",
+    outputs: str = "y",
+) -> dict[str, str]:
+    """Metadata with samples for `linear`."""
+    return {SAMPLES: Samples({inputs: x}, {outputs: y}, {outputs: tolerance}).dump()}
+
+
+def changed(**fields: Any) -> dict[str, str]:
+    """Samples with some fields of their JSON replaced."""
+    return {SAMPLES: json.dumps(json.loads(samples()[SAMPLES]) | fields)}
+
+
+def tensor(shape: Any, raw: Any) -> dict[str, Any]:
+    return {"shape": shape, "raw": raw}
+
+
+def test_right_samples_pass(tmp_path: Path) -> None:
+    model = load(tmp_path, onnx_files.linear(samples()))
+
+    assert list(model.inputs) == ["x"]
+    assert list(model.outputs) == ["y"]
+
+
+@pytest.mark.parametrize("offset", [0.9e-3, -0.9e-3])
+def test_samples_within_their_tolerance_pass(tmp_path: Path, offset: float) -> None:
+    load(tmp_path, onnx_files.linear(samples(y=Y + np.float32(offset), tolerance=1e-3)))
+
+
+def test_a_wrong_answer_fails_with_what_was_expected_and_what_came(tmp_path: Path) -> None:
+    y = Y.copy()
+    y[1, 0] += 0.25
+
+    why = reason(tmp_path, onnx_files.linear(samples(y=y, tolerance=1e-3)))
+
+    for fragment in ("output 'y'", "[1, 0]", "2.75", "within 0.001", "got 2.5"):
+        assert fragment in why
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        (samples(y=np.full_like(Y, np.nan)), ["output 'y'", "[0, 0]", "nan"]),
+        (samples(y=np.full_like(Y, np.inf)), ["output 'y'", "inf"]),
+        (samples(tolerance=float("nan")), ["output 'y'", "nan"]),
+        (samples(tolerance=-1.0), ["output 'y'", "-1"]),
+        (samples(y=Y[:1]), ["output 'y'", "[1, 2]", "[2, 2]"]),
+        (samples(y=Y[:, :1]), ["output 'y'", "[2, 1]", "[2, 2]"]),
+        (samples(outputs="z"), ["'z'"]),
+        (samples(inputs="z"), ["input 'x'"]),
+        (samples(x=X[:, :2]), ["input 'x'", "[2, 2]", "[-1, 3]"]),
+        (samples(x=X[0]), ["input 'x'", "[3]"]),
+    ],
+)
+def test_samples_that_do_not_fit_the_graph_fail(
+    tmp_path: Path, metadata: dict[str, str], says: list[str]
+) -> None:
+    why = reason(tmp_path, onnx_files.linear(metadata))
+
+    for fragment in says:
+        assert fragment in why
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {SAMPLES: ""},
+        {SAMPLES: "{"},
+        {SAMPLES: "[]"},
+        {SAMPLES: "null"},
+        {SAMPLES: "{}"},
+        {SAMPLES: "[" * 100_000},
+        changed(inputs=None),
+        changed(outputs=[]),
+        changed(tolerance={}),
+        changed(tolerance={"y": "much"}),
+        changed(tolerance={"y": 10**400}),
+        changed(inputs={"x": tensor([2, 3], "no base64!")}),
+        changed(inputs={"x": tensor([2, 3], "AAAA")}),
+        changed(inputs={"x": tensor("23", 5)}),
+        changed(inputs={"x": tensor([-1, -6], "A" * 32)}),
+        changed(inputs={"x": tensor([0, 10**30], "")}),
+        changed(inputs={"x": tensor([float("inf")], "")}),
+        changed(inputs={"x": {}}),
+    ],
+    ids=lambda metadata: metadata[SAMPLES][:40],
+)
+def test_malformed_samples_fail(tmp_path: Path, metadata: dict[str, str]) -> None:
+    assert SAMPLES in reason(tmp_path, onnx_files.linear(metadata))
+
+
+def test_a_model_that_computes_nan_fails(tmp_path: Path) -> None:
+    model = onnx_files.linear(samples())
+    model.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.full_like(onnx_files.W, np.nan), "W")
+    )
+
+    assert "got nan" in reason(tmp_path, model)
+
+
+def test_samples_of_text_fail(tmp_path: Path) -> None:
+    model = onnx_files.build(
+        [helper.make_node("Identity", ["names"], ["y"])],
+        [onnx_files.tensor("x", "FP32", ["batch", 3])],
+        [onnx_files.tensor("y", "BYTES", [2, 2])],
+        constants={"names": np.array([["a", "b"], ["c", "d"]], dtype=object)},
+        metadata=samples(),
+    )
+
+    assert "'y'" in reason(tmp_path, model)
+
+
+def test_samples_for_another_datatype_fail(tmp_path: Path) -> None:
+    reason(tmp_path, onnx_files.identity("FP64", ["batch", 3], samples(x=X, y=X)))
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape"),
+    [
+        ("FP32", ["batch", 30]),
+        ("FP16", [2, 3]),
+        ("INT64", []),
+        ("BYTES", ["n"]),
+        ("BYTES", []),
+        ("BOOL", [None, None, None, 2]),
+        ("FP32", [0, 3]),
+    ],
+)
+def test_a_model_without_samples_is_warmed_up(
+    tmp_path: Path, datatype: str, shape: onnx_files.Shape
+) -> None:
+    load(tmp_path, onnx_files.identity(datatype, shape))
+
+
+def test_a_model_that_cannot_take_one_row_of_zeros_is_served_all_the_same(tmp_path: Path) -> None:
+    # Free axes say nothing of the lengths that a graph can take: this one folds fours.
+    model = onnx_files.build(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        [onnx_files.tensor("x", "FP32", ["n"])],
+        [onnx_files.tensor("y", "FP32", ["m", 4])],
+        constants={"shape": np.array([-1, 4])},
+    )
+
+    (y,) = load(tmp_path, model).session.run({"x": np.arange(8, dtype=np.float32)}, ["y"])
+
+    assert y.shape == (2, 4)
+
+
+def test_a_shape_that_no_machine_can_hold_fails(tmp_path: Path) -> None:
+    reason(tmp_path, onnx_files.identity("FP32", [2**62, 2**62]))
+
+
+def test_labels_are_those_of_the_file(tmp_path: Path) -> None:
+    columns = {OUTPUTS: json.dumps({"y": {"labels": ["no", "yes"], "units": ["1", "1"]}})}
+
+    assert load(tmp_path, onnx_files.linear(columns)).labels == {"y": ("no", "yes")}
+    assert load(tmp_path, onnx_files.linear()).labels == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"y": 5}', '{"y": {"labels": 5}}'])
+def test_malformed_labels_fail(tmp_path: Path, text: str) -> None:
+    assert OUTPUTS in reason(tmp_path, onnx_files.linear({OUTPUTS: text}))
+
+
+@pytest.mark.parametrize("labels", [["one"], ["one", "two", "three"]])
+def test_labels_of_another_number_than_columns_fail(tmp_path: Path, labels: list[str]) -> None:
+    # Classification would name the wrong column, or none.
+    columns = {OUTPUTS: json.dumps({"y": {"labels": labels}})}
+
+    assert "'y'" in reason(tmp_path, onnx_files.linear(columns))
+
+
+def test_properties_are_what_the_contract_has_but_the_samples(tmp_path: Path) -> None:
+    theirs = {INPUTS: "{}", f"{PREFIX}later": "kept", "producer.key": "not ours"}
+
+    model = load(tmp_path, onnx_files.linear(samples() | theirs))
+
+    assert model.properties == {INPUTS: "{}", f"{PREFIX}later": "kept"}
+
+
+WITHIN_3_GIB = """
+import resource, sys
+from pathlib import Path
+from forwardpass.server.model import Model
+from forwardpass.server.repository import ModelFile
+
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30,) * 2)
+Model(ModelFile("m", 1, Path(sys.argv[1])))
+"""
+
+
+def test_rows_of_megabytes_are_not_tried_by_the_gigabyte(tmp_path: Path) -> None:
+    # 4 MB a row: as in a network over pictures.
+    path = onnx_files.save(onnx_files.identity("FP32", ["batch", 10**6]), tmp_path / "m.onnx")
+
+    subprocess.run([sys.executable, "-c", WITHIN_3_GIB, path], check=True, timeout=60)
+
+
+def test_an_input_of_unknown_rank_is_not_taken_for_a_scalar(tmp_path: Path) -> None:
+    model = onnx_files.identity("FP32", [])
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.ClearField("shape")
+
+    assert "input 'x'" in reason(tmp_path, model)
