@@ -62,7 +62,7 @@ def test_an_unmodified_tritonclient_gets_our_numbers_beside_our_client_in_one_pr
 def test_the_tritonclient_that_pins_an_old_grpcio_works_too(
     environment: Callable[..., Path], target: str, tmp_path: Path
 ) -> None:
-    python = environment("tritonclient[grpc]==2.51.*", "numpy<2", str(ROOT))
+    python = environment("tritonclient[grpc]==2.53.*", "numpy<2", str(ROOT))
     assert_close_to_reference(answers_of(python, "triton_predict.py", target, tmp_path), "triton")
 
 

@@ -50,6 +50,7 @@ def test_a_layer_added_at_the_end_leaves_the_others_as_they_are():
         ("tanh", "glorot_uniform"),
         ("identity", "glorot_uniform"),
         ("softmax", "glorot_uniform"),
+        ("exp", "glorot_uniform"),
     ],
 )
 def test_each_activation_has_a_fitting_default_and_biases_start_at_zero(activation, init):

@@ -251,6 +251,10 @@ Y = (Output("y", "L2"),)
             (X, (layer(activation="softmax"), layer("L3", (1, 2), reads=("L2",))), [*Y]),
             r"layer 'L2': expected softmax only on a layer that no other reads",
         ),
+        (
+            (X, (layer(activation="exp"), layer("L3", (1, 2), reads=("L2",))), [*Y]),
+            r"layer 'L2': expected exp only on a layer that no other reads",
+        ),
         ((X, (layer(),), Y, "a/b"), r"network name: expected a name .* got 'a/b'"),
         ((X, (layer(),), Y, "n", {"r2": 0.9}), r"provenance: expected texts by name, got 'r2': 0"),
     ],

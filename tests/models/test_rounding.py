@@ -133,6 +133,16 @@ def test_where_float32_may_overflow_nothing_is_claimed():
     assert all(np.isfinite(each[1]).all() for each in bound.values())
 
 
+def test_the_bound_of_exp_is_relative_until_it_may_overflow():
+    network = Network.define(1, [Dense("rate", activation="exp", W=[[1.0]])])
+    x = np.array([[-100.0], [-1.0], [0.0], [1.0], [88.0], [89.0], [1000.0]])
+    bound, rate = rounding_bound(network, x)["rate"], network(x)["rate"]
+    assert (bound[:5] <= 2e-5 * rate[:5] + 1e-37).all()
+    assert (bound[5:] == np.inf).all()
+    answers = load_graph(serialize(to_onnx(network))).run(x.astype(F32))["rate"]
+    assert (np.abs(answers[:5] - rate[:5]) <= bound[:5]).all()
+
+
 def test_an_overflow_in_the_scaling_is_one_too():
     network = Network.chain([1, 1], input=Input(1, scale=[1e-30]))
     assert rounding_bound(network, [1e20])["y"][0] == np.inf

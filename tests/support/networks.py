@@ -41,7 +41,7 @@ def networks(draw: st.DrawFn, exponents: st.SearchStrategy[int] = EXPONENTS) -> 
     read = {name for sources in reads for name in sources}
     layers, outputs = [], []
     for name, sources in zip(names, reads, strict=True):
-        functions = [f for f in ACTIVATIONS if f != "softmax" or name not in read]
+        functions = [f for f in ACTIVATIONS if name not in read or not ACTIVATIONS[f].outputs_only]
         activation = draw(st.sampled_from(functions))
         columns = sum(widths[source] for source in sources)
         W = values(rng, (widths[name], columns), draw(exponents))

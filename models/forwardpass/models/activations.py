@@ -17,7 +17,7 @@ UNIT_ROUNDOFF = 2.0**-24
 # onnxruntime 1.32 against the exact value, at every 4th float32 there is: Sigmoid is off by
 # at most 2.99 unit roundoffs, Tanh by 5.46; they leave their mathematical range by as much
 # (1.00000012 and 1.00000024). Softmax of 10 is off by 2.7 on random rows, and by more the
-# wider the row, for its sum: `rounding` adds that.
+# wider the row, for its sum: `rounding` adds that. Exp is off by at most 1.28, relative to e^z.
 _IMPLEMENTATION_ERROR = 8 * UNIT_ROUNDOFF
 
 
@@ -35,7 +35,10 @@ class Activation:
     span: float
     """Largest distance of two values of f."""
     error: float
-    """Largest absolute error of a float32 implementation at an exact z, sums apart."""
+    """Largest error of a float32 implementation at an exact z, sums apart: absolute, of exp
+    relative."""
+    outputs_only: bool = False
+    """Whether no other layer may read it."""
 
 
 def _identity(z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -66,7 +69,13 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
             Activation("sigmoid", _sigmoid, "Sigmoid", 0.25, 1.0, _IMPLEMENTATION_ERROR),
             Activation("tanh", np.tanh, "Tanh", 1.0, 2.0, _IMPLEMENTATION_ERROR),
             # The Jacobian diag(p) - p p^T has maximum-norm 2 p (1 - p), at most 1/2.
-            Activation("softmax", _softmax, "Softmax", 0.5, 1.0, _IMPLEMENTATION_ERROR),
+            Activation(
+                "softmax", _softmax, "Softmax", 0.5, 1.0, _IMPLEMENTATION_ERROR, outputs_only=True
+            ),
+            # A rate above zero, as Poisson regression gives it; too steep for a hidden layer.
+            Activation(
+                "exp", np.exp, "Exp", math.inf, math.inf, _IMPLEMENTATION_ERROR, outputs_only=True
+            ),
         )
     }
 )

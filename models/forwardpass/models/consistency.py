@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from forwardpass.models import graph_names
+from forwardpass.models.activations import ACTIVATIONS
 from forwardpass.models.connections import check_connections
 from forwardpass.models.errors import NetworkError
 from forwardpass.models.layers import Layer
@@ -87,10 +88,10 @@ def _check_use(layers: Sequence[Layer], outputs: Sequence[Output]) -> None:
     shown = {(output.layer, output.of) for output in outputs}
     for layer in layers:
         subject = f"layer {layer.name!r}"
-        if layer.activation == "softmax" and layer.name in read:
+        if ACTIVATIONS[layer.activation].outputs_only and layer.name in read:
             raise NetworkError(
                 subject,
-                expected="softmax only on a layer that no other reads",
+                expected=f"{layer.activation} only on a layer that no other reads",
                 got="a layer that reads it",
                 fix="read the layer before it, or use another activation",
             )

@@ -29,6 +29,28 @@ class UnsupportedModelError(ModelsError, ValueError):
         self.why = why
 
 
+class UnsupportedSourceError(ModelsError, ValueError):
+    """A model of another library that holds what a Network cannot represent."""
+
+    def __init__(self, part: str, why: str, fix: str) -> None:
+        super().__init__(f"{part}: {why}; {fix}")
+        self.part = part
+        """Which part of the model, as in `layer 'conv' (Conv2D)`."""
+        self.why = why
+        self.fix = fix
+
+
+class MissingLibraryError(ModelsError, ImportError):
+    """A library that reads a file's format and is not installed."""
+
+    def __init__(self, path: str, library: str) -> None:
+        super().__init__(
+            f"{path}: reading it takes {library}, which is not installed; "
+            f"pip install 'forwardpass[import]'",
+            name=library,
+        )
+
+
 class ExportProofError(ModelsError):
     """A graph that was not shown to compute what its network defines: nothing is written."""
 

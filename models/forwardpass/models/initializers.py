@@ -70,6 +70,7 @@ DEFAULT_INITIALIZER: Mapping[str, str] = MappingProxyType(
         "sigmoid": "glorot_uniform",
         "tanh": "glorot_uniform",
         "softmax": "glorot_uniform",
+        "exp": "glorot_uniform",
         "identity": "glorot_uniform",
     }
 )

@@ -8,7 +8,8 @@ of at most d_a, enters a layer of n inputs, then the computed z is off by at mos
     |W| d_a + gamma_{n+1} (|W| (|a| + d_a) + |b|)
 
 with or without fused multiply-add, plus what underflow takes away. An activation hands on
-its argument's error times its Lipschitz constant, and adds its implementation's own.
+its argument's error times its Lipschitz constant, and adds its implementation's own; exp has
+no such constant, but e^(z + d) is off from e^z by exactly e^z (e^d - 1).
 """
 
 from typing import TYPE_CHECKING
@@ -114,6 +115,11 @@ def _activation_bound(
     f = ACTIVATIONS[layer.activation]
     if f.operator is None:
         return z_bound
+    if layer.activation == "exp":
+        change = a * np.expm1(z_bound)
+        bound = change + f.error * (a + change) + _FLUSH
+        bound[~(a + bound < _MAX)] = np.inf
+        return np.asarray(bound)
     if layer.activation == "softmax":
         # Each a depends on the whole row, and on how its exponentials are summed.
         z_bound = z_bound.max(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The message classes of `inference.proto`, in a descriptor pool of their own.
+"""The message and enum classes of `inference.proto`, in a descriptor pool of their own.
 
 protobuf's default pool refuses a second `inference.ModelInferRequest`: with our
 messages there, importing this client beside tritonclient, kserve or mlserver would
@@ -36,5 +36,11 @@ globals().update(
     {
         name: _message_class(descriptor)
         for name, descriptor in DESCRIPTOR.message_types_by_name.items()
+    }
+)
+globals().update(
+    {
+        name: EnumTypeWrapper(descriptor)
+        for name, descriptor in DESCRIPTOR.enum_types_by_name.items()
     }
 )
