@@ -52,7 +52,7 @@ def assert_close_to_reference(answers: dict[str, np.ndarray], prefix: str) -> No
 def test_an_unmodified_tritonclient_gets_our_numbers_beside_our_client_in_one_process(
     environment: Callable[..., Path], target: str, tmp_path: Path
 ) -> None:
-    python = environment("tritonclient[grpc]", str(ROOT))
+    python = environment("tritonclient[grpc]", "-e", str(ROOT))
     answers = answers_of(python, "triton_predict.py", target, tmp_path)
     assert_close_to_reference(answers, "triton")
     for name in ZOO[MODEL].network().outputs:
@@ -62,7 +62,7 @@ def test_an_unmodified_tritonclient_gets_our_numbers_beside_our_client_in_one_pr
 def test_the_tritonclient_that_pins_an_old_grpcio_works_too(
     environment: Callable[..., Path], target: str, tmp_path: Path
 ) -> None:
-    python = environment("tritonclient[grpc]==2.53.*", "numpy<2", str(ROOT))
+    python = environment("tritonclient[grpc]==2.53.*", "numpy<2", "-e", str(ROOT))
     assert_close_to_reference(answers_of(python, "triton_predict.py", target, tmp_path), "triton")
 
 
@@ -71,6 +71,6 @@ def test_our_client_works_on_the_oldest_versions_that_it_allows(
 ) -> None:
     if sys.version_info[:2] != (3, 11):
         pytest.skip("the oldest versions have wheels for the oldest Python only")
-    python = environment("grpcio==1.62.*", "protobuf==5.26.*", "numpy==1.26.*", str(ROOT))
+    python = environment("grpcio==1.62.*", "protobuf==5.26.*", "numpy==1.26.*", "-e", str(ROOT))
     answers = answers_of(python, "our_predict.py", target, tmp_path)
     assert_close_to_reference(answers, "ours")

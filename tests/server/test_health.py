@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,18 @@ def test_nothing_serves_at_first_or_after_draining() -> None:
 
     assert not health.ready
     assert heard == [("", False), ("model", False)]
+
+
+def health_threads() -> int:
+    return sum(thread.name == "health" for thread in threading.enumerate())
+
+
+def test_a_stopped_server_leaves_no_thread_behind(tmp_path: Path) -> None:
+    path = onnx_files.save(onnx_files.linear(), tmp_path / "linear.onnx")
+    before = health_threads()
+
+    for _ in range(3):
+        with Server(Config(models=path, port=0)):
+            pass
+
+    assert health_threads() <= before

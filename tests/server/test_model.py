@@ -170,18 +170,36 @@ def test_a_model_without_samples_is_warmed_up(
     load(tmp_path, onnx_files.identity(datatype, shape))
 
 
-def test_a_model_that_cannot_take_one_row_of_zeros_is_served_all_the_same(tmp_path: Path) -> None:
-    # Free axes say nothing of the lengths that a graph can take: this one folds fours.
+@pytest.mark.parametrize("width", [4, 5, 28])
+def test_a_model_that_cannot_take_one_row_of_zeros_is_served_all_the_same(
+    tmp_path: Path, width: int
+) -> None:
+    # Free axes say nothing of the lengths that a graph can take: this one folds.
     model = onnx_files.build(
         [helper.make_node("Reshape", ["x", "shape"], ["y"])],
         [onnx_files.tensor("x", "FP32", ["n"])],
-        [onnx_files.tensor("y", "FP32", ["m", 4])],
-        constants={"shape": np.array([-1, 4])},
+        [onnx_files.tensor("y", "FP32", ["m", width])],
+        constants={"shape": np.array([-1, width])},
     )
 
-    (y,) = load(tmp_path, model).session.run({"x": np.arange(8, dtype=np.float32)}, ["y"])
+    (y,) = load(tmp_path, model).session.run({"x": np.zeros(2 * width, np.float32)}, ["y"])
 
-    assert y.shape == (2, 4)
+    assert y.shape == (2, width)
+
+
+@pytest.mark.parametrize("operator", ["Div", "Mod"])
+def test_a_model_that_cannot_take_zeros_is_served_all_the_same(
+    tmp_path: Path, operator: str
+) -> None:
+    model = onnx_files.build(
+        [helper.make_node(operator, ["a", "b"], ["y"])],
+        [onnx_files.tensor("a", "INT64", ["n"]), onnx_files.tensor("b", "INT64", ["n"])],
+        [onnx_files.tensor("y", "INT64", ["n"])],
+    )
+
+    (y,) = load(tmp_path, model).session.run({"a": np.array([7]), "b": np.array([9])}, ["y"])
+
+    assert y.tolist() == [0 if operator == "Div" else 7]
 
 
 def test_a_shape_that_no_machine_can_hold_fails(tmp_path: Path) -> None:
