@@ -51,6 +51,81 @@ MESSAGES = {
     "ModelInferResponse.InferOutputTensor": "1 name:string, 2 datatype:string, "
     "3 shape:repeated int64, 4 parameters:repeated ParametersEntry, "
     "5 contents:InferTensorContents",
+    # Triton's, as far as we use them, with KServe's replies to loading and unloading.
+    "ModelStreamInferResponse": "1 error_message:string, 2 infer_response:ModelInferResponse",
+    "ModelConfigRequest": "1 name:string, 2 version:string",
+    "ModelConfigResponse": "1 config:ModelConfig",
+    "ModelConfig": "1 name:string, 2 platform:string, 3 version_policy:ModelVersionPolicy, "
+    "4 max_batch_size:int32, 5 input:repeated ModelInput, 6 output:repeated ModelOutput, "
+    "7 instance_group:repeated ModelInstanceGroup, 8 default_model_filename:string, "
+    "11 dynamic_batching:ModelDynamicBatching, 14 parameters:repeated ParametersEntry, "
+    "17 backend:string",
+    "ModelInput": "1 name:string, 2 data_type:DataType, 4 dims:repeated int64",
+    "ModelOutput": "1 name:string, 2 data_type:DataType, 3 dims:repeated int64",
+    "ModelInstanceGroup": "1 name:string, 2 count:int32, 4 kind:Kind",
+    "ModelVersionPolicy": "1 latest:Latest, 2 all:All, 3 specific:Specific",
+    "ModelVersionPolicy.Latest": "1 num_versions:uint32",
+    "ModelVersionPolicy.All": "",
+    "ModelVersionPolicy.Specific": "1 versions:repeated int64",
+    "ModelQueuePolicy": "1 timeout_action:TimeoutAction, 2 default_timeout_microseconds:uint64, "
+    "3 allow_timeout_override:bool, 4 max_queue_size:uint32",
+    "ModelDynamicBatching": "1 preferred_batch_size:repeated int32, "
+    "2 max_queue_delay_microseconds:uint64, 3 preserve_ordering:bool, "
+    "4 priority_levels:uint64, 5 default_priority_level:uint64, "
+    "6 default_queue_policy:ModelQueuePolicy",
+    "ModelParameter": "1 string_value:string",
+    "ModelStatisticsRequest": "1 name:string, 2 version:string",
+    "StatisticDuration": "1 count:uint64, 2 ns:uint64",
+    "InferStatistics": "1 success:StatisticDuration, 2 fail:StatisticDuration, "
+    "3 queue:StatisticDuration, 4 compute_input:StatisticDuration, "
+    "5 compute_infer:StatisticDuration, 6 compute_output:StatisticDuration, "
+    "7 cache_hit:StatisticDuration, 8 cache_miss:StatisticDuration",
+    "InferBatchStatistics": "1 batch_size:uint64, 2 compute_input:StatisticDuration, "
+    "3 compute_infer:StatisticDuration, 4 compute_output:StatisticDuration",
+    "ModelStatistics": "1 name:string, 2 version:string, 3 last_inference:uint64, "
+    "4 inference_count:uint64, 5 execution_count:uint64, 6 inference_stats:InferStatistics, "
+    "7 batch_stats:repeated InferBatchStatistics",
+    "ModelStatisticsResponse": "1 model_stats:repeated ModelStatistics",
+    "ModelRepositoryParameter": "1 bool_param:bool, 2 int64_param:int64, 3 string_param:string, "
+    "4 bytes_param:bytes",
+    "RepositoryIndexRequest": "1 repository_name:string, 2 ready:bool",
+    "RepositoryIndexResponse": "1 models:repeated ModelIndex",
+    "RepositoryIndexResponse.ModelIndex": "1 name:string, 2 version:string, 3 state:string, "
+    "4 reason:string",
+    "RepositoryModelLoadRequest": "1 repository_name:string, 2 model_name:string, "
+    "3 parameters:repeated ParametersEntry",
+    "RepositoryModelLoadResponse": "1 model_name:string, 2 isLoaded:bool",
+    "RepositoryModelUnloadRequest": "1 repository_name:string, 2 model_name:string, "
+    "3 parameters:repeated ParametersEntry",
+    "RepositoryModelUnloadResponse": "1 model_name:string, 2 isUnloaded:bool",
+    "SystemSharedMemoryStatusRequest": "1 name:string",
+    "SystemSharedMemoryStatusResponse": "1 regions:repeated RegionsEntry",
+    "SystemSharedMemoryStatusResponse.RegionStatus": "1 name:string, 2 key:string, "
+    "3 offset:uint64, 4 byte_size:uint64",
+    "SystemSharedMemoryRegisterRequest": "1 name:string, 2 key:string, 3 offset:uint64, "
+    "4 byte_size:uint64",
+    "SystemSharedMemoryRegisterResponse": "",
+    "SystemSharedMemoryUnregisterRequest": "1 name:string",
+    "SystemSharedMemoryUnregisterResponse": "",
+    "CudaSharedMemoryStatusRequest": "1 name:string",
+    "CudaSharedMemoryStatusResponse": "1 regions:repeated RegionsEntry",
+    "CudaSharedMemoryStatusResponse.RegionStatus": "1 name:string, 2 device_id:uint64, "
+    "3 byte_size:uint64",
+    "CudaSharedMemoryRegisterRequest": "1 name:string, 2 raw_handle:bytes, 3 device_id:int64, "
+    "4 byte_size:uint64",
+    "CudaSharedMemoryRegisterResponse": "",
+    "CudaSharedMemoryUnregisterRequest": "1 name:string",
+    "CudaSharedMemoryUnregisterResponse": "",
+    "TraceSettingRequest": "1 settings:repeated SettingsEntry, 2 model_name:string",
+    "TraceSettingRequest.SettingValue": "1 value:repeated string",
+    "TraceSettingResponse": "1 settings:repeated SettingsEntry",
+    "TraceSettingResponse.SettingValue": "1 value:repeated string",
+    "LogSettingsRequest": "1 settings:repeated SettingsEntry",
+    "LogSettingsRequest.SettingValue": "1 bool_param:bool, 2 uint32_param:uint32, "
+    "3 string_param:string",
+    "LogSettingsResponse": "1 settings:repeated SettingsEntry",
+    "LogSettingsResponse.SettingValue": "1 bool_param:bool, 2 uint32_param:uint32, "
+    "3 string_param:string",
 }
 
 
@@ -85,10 +160,33 @@ def test_messages_are_the_protocols(message: str, expected: str) -> None:
     assert fields(message) == expected
 
 
-def test_there_are_no_other_messages() -> None:
-    assert set(inference_pb2.DESCRIPTOR.message_types_by_name) == {
-        name for name in MESSAGES if "." not in name
-    }
+def test_datatypes_have_the_numbers_of_tritons_configuration() -> None:
+    names = "INVALID BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 STRING"
+
+    assert inference_pb2.DataType.items() == [
+        (f"TYPE_{name}", number) for number, name in enumerate([*names.split(), "BF16"])
+    ]
+    assert inference_pb2.ModelInstanceGroup.KIND_CPU == 2
+
+
+RPCS = """
+ServerLive ServerReady ModelReady ServerMetadata ModelMetadata ModelInfer ModelStreamInfer
+ModelConfig ModelStatistics RepositoryIndex RepositoryModelLoad RepositoryModelUnload
+SystemSharedMemoryStatus SystemSharedMemoryRegister SystemSharedMemoryUnregister
+CudaSharedMemoryStatus CudaSharedMemoryRegister CudaSharedMemoryUnregister TraceSetting LogSettings
+"""
+
+
+def test_the_service_has_the_rpcs_of_both_protocols() -> None:
+    service = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+    assert [method.name for method in service.methods] == RPCS.split()
+    for method in service.methods:
+        request = "ModelInfer" if method.name == "ModelStreamInfer" else method.name
+        assert method.input_type.full_name == f"inference.{request}Request"
+        assert method.output_type.full_name == f"inference.{method.name}Response"
+        assert method.client_streaming is (method.name == "ModelStreamInfer")
+        assert method.server_streaming is (method.name == "ModelStreamInfer")
 
 
 def test_a_message_has_the_protocols_bytes() -> None:

@@ -9,6 +9,7 @@ from support.served import write_repository
 
 from forwardpass.server.app import Server
 from forwardpass.server.config import Config
+from forwardpass.server.guard import Limits
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Server]:
-    with Server(Config(models=repository, port=0)) as server:
+    with Server(Config(models=repository, port=0, limits=Limits(general=True))) as server:
         yield server
 
 

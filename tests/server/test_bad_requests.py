@@ -78,15 +78,15 @@ PARAMETERS = [
         "input in shared memory",
         "linear",
         both(raw(), tensor_parameter("shared_memory_region", string_param="region")),
-        (X, "shared memory"),
-        code=Code.UNIMPLEMENTED,
+        (X, "shared memory", "--shared-memory"),
+        code=Code.PERMISSION_DENIED,
     ),
     Bad(
         "output in shared memory",
         "linear",
         outputs("y", shared_memory_region={"string_param": "region"}),
-        (Y, "shared memory"),
-        code=Code.UNIMPLEMENTED,
+        (Y, "shared memory", "--shared-memory"),
+        code=Code.PERMISSION_DENIED,
     ),
 ]
 
@@ -149,7 +149,7 @@ FAILED = [
         "a file that is no model",
         "linear",
         message(model_name="garbage"),
-        ("'garbage' version 1", "Protobuf parsing failed"),
+        ("'garbage' version 1", "do not parse"),
         code=Code.FAILED_PRECONDITION,
     ),
     Bad(
@@ -170,7 +170,7 @@ FAILED = [
         "a failed version beside a good one",
         "linear",
         message(model_name="partly_broken", model_version="2"),
-        ("'partly_broken' version 2", "Protobuf parsing failed"),
+        ("'partly_broken' version 2", "do not parse"),
         code=Code.FAILED_PRECONDITION,
     ),
     Bad(

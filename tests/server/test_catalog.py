@@ -12,9 +12,9 @@ from support.served import GOOD, X, Y, assert_answered
 
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.metadata import SAMPLES, Samples
-from forwardpass.server import catalog as catalog_module
 from forwardpass.server.app import Server
-from forwardpass.server.catalog import Catalog
+from forwardpass.server.batching import QueueLimits
+from forwardpass.server.catalog import Catalog, IndexEntry, State
 from forwardpass.server.config import Config
 from forwardpass.server.errors import (
     InvalidRequestError,
@@ -23,8 +23,13 @@ from forwardpass.server.errors import (
     ModelNotFoundError,
     VersionNotFoundError,
 )
+from forwardpass.server.guard import Limits
+from forwardpass.server.health import Health
+from forwardpass.server.lifecycle import Lifecycle
+from forwardpass.server.loading import Loader
 from forwardpass.server.model import Model
-from forwardpass.server.repository import ModelFile, find_models
+from forwardpass.server.repository import ModelFile
+from forwardpass.server.trial import Trial
 
 
 def version(root: Path, number: int, *, good: bool = True, name: str = "linear") -> None:
@@ -33,10 +38,20 @@ def version(root: Path, number: int, *, good: bool = True, name: str = "linear")
         path.write_bytes(b"no model")
 
 
+def load(root: Path, catalog: Catalog) -> None:
+    with Trial() as trial:
+        loader = Loader(root, Limits(), trial, QueueLimits())
+        Lifecycle(Config(models=root), catalog, Health(), loader.load).rescan(settle_s=0)
+
+
 def loaded(root: Path) -> Catalog:
     catalog = Catalog()
-    catalog.load(find_models(root))
+    load(root, catalog)
     return catalog
+
+
+def failed(catalog: Catalog) -> list[tuple[str, int]]:
+    return [(entry.name, entry.version) for entry in catalog.index() if entry.reason]
 
 
 def test_finds_a_version_and_the_latest_by_default(tmp_path: Path) -> None:
@@ -52,7 +67,7 @@ def test_finds_a_version_and_the_latest_by_default(tmp_path: Path) -> None:
     }
     assert list(catalog) == ["linear"]
     assert catalog.versions("linear") == [1, 2, 10]
-    assert catalog.failures() == []
+    assert failed(catalog) == []
 
 
 def test_a_failed_version_leaves_the_others_answering(tmp_path: Path) -> None:
@@ -66,9 +81,9 @@ def test_a_failed_version_leaves_the_others_answering(tmp_path: Path) -> None:
     assert catalog.find("zebra").version == 1
     assert catalog.versions("linear") == [1]
     assert catalog.versions("broken") == []
-    assert {(f.model, f.version) for f in catalog.failures()} == {("linear", 2), ("broken", 1)}
+    assert failed(catalog) == [("broken", 1), ("linear", 2)]
     for name, asked in {"linear": "2", "broken": ""}.items():
-        with pytest.raises(ModelFailedError, match="Protobuf parsing failed"):
+        with pytest.raises(ModelFailedError, match="do not parse"):
             catalog.find(name, asked)
 
 
@@ -81,18 +96,20 @@ def test_one_strange_file_does_not_keep_the_server_from_starting(tmp_path: Path)
     catalog = loaded(tmp_path)
 
     assert catalog.find("linear").version == 1
-    assert [failure.model for failure in catalog.failures()] == ["text"]
+    assert failed(catalog) == [("text", 1)]
 
 
 def test_a_failure_does_not_grow_with_every_call(tmp_path: Path) -> None:
     version(tmp_path, 1, good=False)
     catalog = loaded(tmp_path)
-    (stored,) = catalog.failures()
 
+    depths = []
     for _ in range(3):
         with pytest.raises(ModelFailedError) as caught:
             catalog.find("linear")
-        assert caught.value is not stored
+        depths.append(len(caught.traceback))
+
+    assert len(set(depths)) == 1
 
 
 @pytest.mark.parametrize(
@@ -139,12 +156,13 @@ class Gate:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     gate = Gate()
 
-    class GatedModel(Model):
-        def __init__(self, file: ModelFile) -> None:
-            gate.pass_through(file)
-            super().__init__(file)
+    ungated = Loader.load
 
-    monkeypatch.setattr(catalog_module, "Model", GatedModel)
+    def load(self: Loader, file: ModelFile) -> Model:
+        gate.pass_through(file)
+        return ungated(self, file)
+
+    monkeypatch.setattr(Loader, "load", load)
     return gate
 
 
@@ -152,12 +170,17 @@ def test_what_is_still_loading_says_so_while_the_rest_answers(tmp_path: Path, ga
     for name, number in [("linear", 1), ("linear", 2), ("other", 2)]:
         version(tmp_path, number, name=name)
     catalog = Catalog()
-    loader = threading.Thread(target=catalog.load, args=[find_models(tmp_path)])
+    loader = threading.Thread(target=load, args=[tmp_path, catalog])
     loader.start()
     assert gate.reached.wait(10)
 
     try:
         assert catalog.find("linear").version == 1
+        assert catalog.index() == [
+            IndexEntry("linear", 1, State.READY, ""),
+            IndexEntry("linear", 2, State.LOADING, ""),
+            IndexEntry("other", 2, State.LOADING, ""),
+        ]
         for name, asked in {"linear": "2", "other": ""}.items():
             with pytest.raises(ModelLoadingError, match=f"'{name}'"):
                 catalog.find(name, asked)

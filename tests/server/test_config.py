@@ -17,6 +17,8 @@ def test_the_defaults_are_valid_and_safe() -> None:
 
     assert (config.host, config.port) == ("127.0.0.1", 8001)
     assert config.max_message_bytes == 64 * 2**20
+    assert not config.model_control
+    assert not config.shared_memory
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,11 @@ def test_the_defaults_are_valid_and_safe() -> None:
         {"max_message_bytes": 2**31 - 1},
         {"drain_s": 0.0, "grace_s": 0.0},
         {"workers": 1},
+        {"poll_s": 0.01},
+        {"poll_s": 86400.0},
+        {"trial_s": 0.1},
+        {"trial_memory_bytes": 2**20},
+        {"max_streams": 1},
         {"tls_cert": PEM, "tls_key": PEM},
         {"tls_cert": PEM, "tls_key": PEM, "tls_client_ca": PEM},
     ],
@@ -48,6 +55,11 @@ def test_limits_are_allowed(settings: dict[str, Any]) -> None:
         ({"drain_s": float("nan")}, ["drain_s", "nan"]),
         ({"grace_s": -1.0}, ["grace_s", "-1.0"]),
         ({"workers": 0}, ["workers", "0"]),
+        ({"poll_s": 0.0}, ["poll_s", "0.01", "0.0"]),
+        ({"poll_s": float("nan")}, ["poll_s", "nan"]),
+        ({"trial_s": 0.0}, ["trial_s", "0.1", "0.0"]),
+        ({"trial_memory_bytes": 1000}, ["trial_memory_bytes", "1048576", "1000"]),
+        ({"max_streams": 0}, ["max_streams", "0"]),
         ({"tls_cert": PEM}, ["tls_cert", "tls_key", "one"]),
         ({"tls_key": PEM}, ["tls_cert", "tls_key", "one"]),
         ({"tls_client_ca": PEM}, ["tls_client_ca", "tls_cert", "tls_key"]),

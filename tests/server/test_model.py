@@ -13,7 +13,14 @@ from onnx import ModelProto, helper, numpy_helper
 from support import onnx_files
 from support.served import X, Y
 
-from forwardpass.proto.metadata import INPUTS, OUTPUTS, PREFIX, SAMPLES, Samples
+from forwardpass.proto.metadata import (
+    BATCH_INVARIANT,
+    INPUTS,
+    OUTPUTS,
+    PREFIX,
+    SAMPLES,
+    Samples,
+)
 from forwardpass.server.errors import ModelFailedError
 from forwardpass.server.model import Model
 from forwardpass.server.repository import ModelFile
@@ -21,7 +28,7 @@ from forwardpass.server.repository import ModelFile
 
 def load(tmp_path: Path, model: ModelProto) -> Model:
     path = onnx_files.save(model, tmp_path / "m.onnx")
-    return Model(ModelFile("m", 3, path))
+    return Model(ModelFile("m", 3, path), path.read_bytes(), model.graph)
 
 
 def reason(tmp_path: Path, model: ModelProto) -> str:
@@ -231,17 +238,25 @@ def test_properties_are_what_the_contract_has_but_the_samples(tmp_path: Path) ->
 
     model = load(tmp_path, onnx_files.linear(samples() | theirs))
 
-    assert model.properties == {INPUTS: "{}", f"{PREFIX}later": "kept"}
+    assert model.properties == {INPUTS: "{}", f"{PREFIX}later": "kept", BATCH_INVARIANT: "true"}
+
+
+def test_what_a_file_says_of_batching_on_another_machine_is_not_believed(tmp_path: Path) -> None:
+    model = load(tmp_path, onnx_files.linear({BATCH_INVARIANT: "false"}))
+
+    assert model.properties == {BATCH_INVARIANT: "true"}
 
 
 WITHIN_3_GIB = """
 import resource, sys
 from pathlib import Path
+import onnx
 from forwardpass.server.model import Model
 from forwardpass.server.repository import ModelFile
 
 resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30,) * 2)
-Model(ModelFile("m", 1, Path(sys.argv[1])))
+path = Path(sys.argv[1])
+Model(ModelFile("m", 1, path), path.read_bytes(), onnx.load(path).graph)
 """
 
 

@@ -32,7 +32,15 @@ def test_server_metadata_tells_name_version_and_what_it_can(stub: Stub) -> None:
 
     assert (reply.name, reply.version) == ("forwardpass", __version__)
     # Clients ask for what is listed: only what is served may be.
-    assert set(reply.extensions) == {"binary_tensor_data", "classification", "parameters"}
+    assert set(reply.extensions) == {
+        "binary_tensor_data",
+        "classification",
+        "parameters",
+        "model_configuration",
+        "model_repository",
+        "statistics",
+        "logging",
+    }
 
 
 @pytest.mark.parametrize(
@@ -99,9 +107,27 @@ def test_model_metadata_lists_the_versions_that_answer(stub: Stub) -> None:
 def test_model_metadata_publishes_what_the_file_says_of_itself(stub: Stub) -> None:
     properties = dict(metadata(stub, "scores").properties)
 
-    assert properties.keys() == {"forwardpass.outputs"}
+    assert properties.keys() == {"forwardpass.outputs", "forwardpass.batch_invariant"}
     assert all(label in properties["forwardpass.outputs"] for label in LABELS)
-    assert not metadata(stub, "linear").properties
+    assert metadata(stub, "linear").properties.keys() == {"forwardpass.batch_invariant"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("linear", "true"),
+        ("pair", "true"),
+        ("fixed", "not batched: axis 0 of input 'x' is fixed"),
+        ("square", "not batched: 'x' has more axes of any length than the first"),
+        ("text", "not batched: 'x' holds BYTES"),
+    ],
+)
+def test_model_metadata_tells_whether_rows_run_together(
+    stub: Stub, name: str, expected: str
+) -> None:
+    name = "echo_bytes_1" if name == "text" else name
+
+    assert metadata(stub, name).properties["forwardpass.batch_invariant"] == expected
 
 
 NOT_UTF8 = """

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.served import GOOD
 
 from forwardpass.proto import inference_pb2 as pb
-from forwardpass.server.wire import join, split
+from forwardpass.server.wire import join, length_delimited, split
 
 NAMES = st.text(max_size=4)
 TENSORS = st.lists(st.binary(max_size=300), max_size=3)
@@ -110,3 +110,14 @@ def test_a_reply_is_joined_as_protobuf_writes_it(identifier: str, tensors: list[
     )
 
     assert joined == reply.SerializeToString()
+
+
+@given(IDS, TENSORS)
+def test_a_message_is_wrapped_as_protobuf_wraps_it(call_id: str, tensors: list[bytes]) -> None:
+    start = pb.ModelInferResponse(id=call_id).SerializeToString()
+    end = pb.ModelInferResponse(raw_output_contents=tensors).SerializeToString()
+    reply = pb.ModelInferResponse(id=call_id, raw_output_contents=tensors)
+
+    expected = pb.ModelStreamInferResponse(infer_response=reply).SerializeToString()
+
+    assert length_delimited(2, start, end) == expected

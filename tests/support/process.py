@@ -16,13 +16,18 @@ from pathlib import Path
 
 from forwardpass.server.app import Server, serve_until_signalled
 from forwardpass.server.config import Config
+from forwardpass.server.guard import Limits
 
 models, drain_s, grace_s = sys.argv[1:]
-config = Config(models=Path(models), port=0, drain_s=float(drain_s), grace_s=float(grace_s))
+config = Config(
+    models=Path(models),
+    port=0,
+    drain_s=float(drain_s),
+    grace_s=float(grace_s),
+    limits=Limits(general=True),
+)
 server = Server(config)
-server.start()
-print(server.port, flush=True)
-serve_until_signalled(server, config)
+serve_until_signalled(server, config, lambda: print(server.port, flush=True))
 """
 
 

@@ -1,5 +1,6 @@
 """A thin stub over grpc: a method by its name, a request, the type of its reply."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -62,6 +63,14 @@ class Stub:
     def infer(self, request: pb.ModelInferRequest | bytes, **options: Any) -> pb.ModelInferResponse:
         return self.call("ModelInfer", request, pb.ModelInferResponse, **options)
 
+    def stream(self, requests: Iterable[Message | bytes], **options: Any) -> Any:
+        """Open a stream; returns the call, which is an iterator of the answers."""
+        return self.channel.stream_stream(
+            f"/{SERVICE}/ModelStreamInfer",
+            request_serializer=_serialize,
+            response_deserializer=pb.ModelStreamInferResponse.FromString,
+        )(iter(requests), **{"timeout": TIMEOUT_S} | options)
+
     def outcome(self, name: str, request: Message | bytes) -> grpc.StatusCode:
         """Send anything and return OK or the error's code."""
         try:
@@ -86,7 +95,21 @@ REPLIES: dict[str, type[Message]] = {
     "ModelReady": pb.ModelReadyResponse,
     "ModelMetadata": pb.ModelMetadataResponse,
     "ModelInfer": pb.ModelInferResponse,
+    "ModelConfig": pb.ModelConfigResponse,
+    "ModelStatistics": pb.ModelStatisticsResponse,
+    "RepositoryIndex": pb.RepositoryIndexResponse,
+    "RepositoryModelLoad": pb.RepositoryModelLoadResponse,
+    "RepositoryModelUnload": pb.RepositoryModelUnloadResponse,
+    "SystemSharedMemoryStatus": pb.SystemSharedMemoryStatusResponse,
+    "SystemSharedMemoryRegister": pb.SystemSharedMemoryRegisterResponse,
+    "SystemSharedMemoryUnregister": pb.SystemSharedMemoryUnregisterResponse,
+    "CudaSharedMemoryStatus": pb.CudaSharedMemoryStatusResponse,
+    "CudaSharedMemoryRegister": pb.CudaSharedMemoryRegisterResponse,
+    "CudaSharedMemoryUnregister": pb.CudaSharedMemoryUnregisterResponse,
+    "TraceSetting": pb.TraceSettingResponse,
+    "LogSettings": pb.LogSettingsResponse,
 }
+"""Every unary RPC."""
 
 
 def _serialize(request: Message | bytes) -> bytes:

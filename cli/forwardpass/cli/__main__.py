@@ -1,4 +1,4 @@
-"""Entry point: run the command, turn known errors into one line and an exit code."""
+"""Entry point: run the command, or say what has to be installed for it."""
 
 import sys
 
@@ -6,12 +6,17 @@ import sys
 def main() -> None:
     """Run `forwardpass`; exit code 0 for success, 1 for an error, 2 for wrong usage."""
     try:
-        import typer  # noqa: F401
-    except ImportError:
-        sys.exit("forwardpass: the command needs its extra; run: pip install 'forwardpass[all]'")
-    from forwardpass.cli.app import run
+        from forwardpass.cli.app import run
 
-    run()
+        run()
+    except ModuleNotFoundError as error:
+        package = (error.name or "forwardpass").partition(".")[0]
+        if package == "forwardpass":
+            raise
+        sys.exit(
+            f"error: the command needs {package}, which is not installed; "
+            "run: pip install 'forwardpass[all]'"
+        )
 
 
 if __name__ == "__main__":

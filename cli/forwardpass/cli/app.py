@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from forwardpass.cli.errors import CommandError, is_expected
+from forwardpass.cli.errors import CommandError, UsageError, describe, is_expected
 
 app = typer.Typer(
     name="forwardpass",
@@ -13,19 +13,19 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
 
 
 def run() -> NoReturn:
-    """Run the command line; an expected error ends in one line on stderr and exit code 1."""
+    """Run the command line; an expected error ends in one line on stderr and its exit code."""
     try:
         app()
     except Exception as error:
         if not is_expected(error):
             raise
-        typer.secho(f"error: {error}", err=True, fg="red")
-        raise SystemExit(1) from None
+        typer.secho(f"error: {describe(error)}", err=True, fg="red")
+        raise SystemExit(error.exit_code if isinstance(error, CommandError) else 1) from None
     raise SystemExit(0)
 
 
@@ -65,7 +65,7 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
-    """Prove a network against its float64 mathematics and write it as ONNX."""
+    """Prove a network against its mathematics and write it as ONNX."""
     from forwardpass.cli.export import export_network
 
     export_network(source, to, version=version, overwrite=overwrite)
@@ -75,7 +75,7 @@ def export(
 def inspect(
     path: Annotated[Path, typer.Argument(help="A .onnx file, a directory, or a repository.")],
 ) -> None:
-    """Show layers, shapes, parameters, inputs, outputs and labels of model files."""
+    """Show layers, shapes, inputs, outputs and labels of model files."""
     from forwardpass.cli.inspect import inspect_path
 
     inspect_path(path)
@@ -90,6 +90,56 @@ def serve(
             envvar="FORWARDPASS_MODELS",
         ),
     ],
+    versions: Annotated[
+        str,
+        typer.Option(
+            help="Versions of each model to serve: all, latest, latest:N, or numbers as in 1,3.",
+            envvar="FORWARDPASS_VERSIONS",
+        ),
+    ] = "all",
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch/--no-watch",
+            help="Pick up changes of the files while serving.",
+            envvar="FORWARDPASS_WATCH",
+        ),
+    ] = True,
+    poll_s: Annotated[
+        float | None,
+        typer.Option(
+            help="Look at the files every so many seconds, instead of at file events: for volumes "
+            "that have none, such as those on a network.",
+            envvar="FORWARDPASS_POLL_S",
+        ),
+    ] = None,
+    general_models: Annotated[
+        bool,
+        typer.Option(
+            "--general-models",
+            help="Serve also files that can take memory or time without bound, with loops, "
+            "functions or operators of any kind, if they pass their trial: only files that you "
+            "trust.",
+            envvar="FORWARDPASS_GENERAL_MODELS",
+        ),
+    ] = False,
+    max_model_bytes: Annotated[
+        int,
+        typer.Option(help="Largest model file.", envvar="FORWARDPASS_MAX_MODEL_BYTES"),
+    ] = 2**29,
+    trial_s: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that the trial of a model may take that is no plain network.",
+            envvar="FORWARDPASS_TRIAL_S",
+        ),
+    ] = 10.0,
+    trial_memory_bytes: Annotated[
+        int,
+        typer.Option(
+            help="Memory that such a trial may take.", envvar="FORWARDPASS_TRIAL_MEMORY_BYTES"
+        ),
+    ] = 2**30,
     host: Annotated[
         str, typer.Option(help="Address to listen on.", envvar="FORWARDPASS_HOST")
     ] = "127.0.0.1",
@@ -106,6 +156,53 @@ def serve(
     workers: Annotated[
         int, typer.Option(min=1, help="Threads that answer calls.", envvar="FORWARDPASS_WORKERS")
     ] = 32,
+    max_rows: Annotated[
+        int,
+        typer.Option(min=1, help="Most rows of a call.", envvar="FORWARDPASS_MAX_ROWS"),
+    ] = 2**20,
+    max_queue: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Most calls that wait for one model.", envvar="FORWARDPASS_MAX_QUEUE"
+        ),
+    ] = 1024,
+    max_calls_per_connection: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Most calls in flight on one connection.",
+            envvar="FORWARDPASS_MAX_CALLS_PER_CONNECTION",
+        ),
+    ] = 1024,
+    max_connections: Annotated[
+        int,
+        typer.Option(min=1, help="Most connections.", envvar="FORWARDPASS_MAX_CONNECTIONS"),
+    ] = 10_000,
+    max_streams: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Most streams (ModelStreamInfer) open at a time; each has threads of its own.",
+            envvar="FORWARDPASS_MAX_STREAMS",
+        ),
+    ] = 128,
+    model_control: Annotated[
+        bool,
+        typer.Option(
+            "--model-control",
+            help="Let callers load and unload models.",
+            envvar="FORWARDPASS_MODEL_CONTROL",
+        ),
+    ] = False,
+    shared_memory: Annotated[
+        bool,
+        typer.Option(
+            "--shared-memory",
+            help="Let callers name POSIX shared memory on this machine to read tensors from and "
+            "write them to: any that this user may read and write.",
+            envvar="FORWARDPASS_SHARED_MEMORY",
+        ),
+    ] = False,
     drain_s: Annotated[
         float,
         typer.Option(
@@ -137,17 +234,32 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve models over gRPC (Open Inference Protocol) until SIGTERM or Ctrl-C."""
+    """Serve models over gRPC until SIGTERM or Ctrl-C."""
     from forwardpass.cli.serve import serve_models
     from forwardpass.server.config import Config
+    from forwardpass.server.guard import Limits
+    from forwardpass.server.versions import VersionPolicy
 
     try:
         config = Config(
             models=path,
+            versions=VersionPolicy.parse(versions),
+            watch=watch,
+            poll_s=poll_s,
+            limits=Limits(max_file_bytes=max_model_bytes, general=general_models),
+            trial_s=trial_s,
+            trial_memory_bytes=trial_memory_bytes,
             host=host,
             port=port,
             max_message_bytes=max_message_bytes,
             workers=workers,
+            max_rows=max_rows,
+            max_queue=max_queue,
+            max_calls_per_connection=max_calls_per_connection,
+            max_connections=max_connections,
+            max_streams=max_streams,
+            model_control=model_control,
+            shared_memory=shared_memory,
             drain_s=drain_s,
             grace_s=grace_s,
             tls_cert=tls_cert,
@@ -155,7 +267,7 @@ def serve(
             tls_client_ca=tls_client_ca,
         )
     except ValueError as error:
-        raise CommandError(str(error)) from error
+        raise UsageError(str(error)) from error
     serve_models(config)
 
 
@@ -165,10 +277,6 @@ def predict(
     input_file: Annotated[
         Path, typer.Option("--input", help="Rows to predict: .csv (header or not) or .npy.")
     ],
-    target: Annotated[
-        str, typer.Option(help="HOST:PORT of the server.", envvar="FORWARDPASS_TARGET")
-    ] = "127.0.0.1:8001",
-    version: Annotated[str, typer.Option(help="Version; the latest if left out.")] = "",
     output_file: Annotated[
         Path | None,
         typer.Option("--output", help="Where to: .csv, .json or .npy; CSV on stdout if left out."),
@@ -176,26 +284,34 @@ def predict(
     select: Annotated[
         list[str] | None, typer.Option(help="An output wanted; may be repeated. All if left out.")
     ] = None,
+    version: Annotated[str, typer.Option(help="Version; the latest if left out.")] = "",
+    target: Annotated[
+        str, typer.Option(help="HOST:PORT of the server.", envvar="FORWARDPASS_TARGET")
+    ] = "127.0.0.1:8001",
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Deadline of a call.")] = 30.0,
-    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS.")] = False,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Speak TLS; the files below imply it.")
+    ] = False,
     ca_file: Annotated[
-        Path | None, typer.Option(help="CA of the server's certificate (PEM); implies --tls.")
+        Path | None, typer.Option(help="CA of the server's certificate (PEM).")
     ] = None,
+    cert_file: Annotated[
+        Path | None, typer.Option(help="Our own certificate, for mutual TLS (PEM).")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
 ) -> None:
-    """Send the rows of a file to a server and write the named outputs."""
-    from forwardpass.cli.predict import predict_file
+    """Send the rows of a file to a server, write the named outputs."""
+    from forwardpass.cli.predict import connect, predict_file
 
-    predict_file(
-        model,
-        input_file,
-        output_file,
-        target=target,
-        version=version,
-        select=select,
+    with connect(
+        target,
         timeout_s=timeout_s,
         tls=tls,
         ca_file=ca_file,
-    )
+        cert_file=cert_file,
+        key_file=key_file,
+    ) as client:
+        predict_file(client, model, input_file, output_file, version=version, select=select)
 
 
 @app.command()
@@ -203,7 +319,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server up until Ctrl-C.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.")] = 0,
 ) -> None:
-    """Export the example networks, serve them, and predict held-out data over gRPC."""
+    """Export the example networks, serve them, predict held-out rows."""
     from forwardpass.cli.demo import run_demo
 
     run_demo(keep=keep, port=port)

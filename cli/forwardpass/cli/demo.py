@@ -1,13 +1,12 @@
 """`forwardpass demo`: the whole way, on real data, in one command."""
 
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,73 +17,121 @@ from rich.progress import track
 from rich.table import Table
 
 from forwardpass.cli.errors import CommandError
-from forwardpass.cli.serve import READY
+from forwardpass.cli.server_process import server_process
 from forwardpass.client import Client, Prediction
 from forwardpass.models import Network, forward, publish
 from forwardpass.models.zoo import ZOO, Example
 
-_START_S = 60.0
 _TIMED_CALLS = 300
 _SHOWN_PATIENTS = 10
+_LARGEST_DIFFERENCE = 2e-6
+"""Of any answer from the float64 reference, relative to the largest answer of its output."""
 
 
 def run_demo(*, keep: bool, port: int) -> None:
     """Export the example networks, serve them in a child process, predict, compare, end.
 
-    Raises CommandError if the server does not come up.
+    Raises CommandError if the server does not come up, or if an answer is further from the
+    reference than it may be.
     """
+    # So that the server and the folder go, too, if somebody ends the demo itself.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = Console()
     with tempfile.TemporaryDirectory(prefix="forwardpass-demo-") as folder:
         repository = Path(folder) / "models"
-        networks = {}
-        for name, example in track(
-            ZOO.items(), "exporting with proof", console=console, transient=True
-        ):
-            networks[name] = example.network()
-            publish(networks[name], repository)
+        networks = _publish(console, repository)
         console.print(f"exported {len(networks)} networks, each proven against its mathematics")
-        with _server(repository, port) as target, Client(target) as client:
+        with server_process(repository, port) as target, Client(target) as client:
             console.print(f"a server of its own process answers on {target}\n", highlight=False)
-            console.print(_differences(client, networks))
+            answers = [answer for name in networks for answer in _answers(client, networks[name])]
+            console.print(_differences(answers))
             console.print(_patients(client, networks["breast_cancer"], ZOO["breast_cancer"]))
             console.print(_time_of_a_call(client, ZOO["breast_cancer"]))
+            _check(answers)
             if keep:
                 console.print(f"the server stays on {target} until Ctrl-C", highlight=False)
                 _wait_for_interrupt()
 
 
-def _differences(client: Client, networks: Mapping[str, Network]) -> Table:
+def _publish(console: Console, repository: Path) -> Mapping[str, Network]:
+    networks = {name: example.network() for name, example in ZOO.items()}
+    for network in track(
+        networks.values(),
+        "exporting with proof",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ):
+        publish(network, repository)
+    return networks
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """How one output of a model did on its held-out rows."""
+
+    model: str
+    output: str
+    rows: int
+    difference: float
+    """From the reference, relative to the largest answer."""
+    quality: str
+    """Against the truth; empty where there is none."""
+
+
+def _answers(client: Client, network: Network) -> Iterator[_Answer]:
+    held_out = ZOO[network.name].held_out()
+    prediction = client.predict(network.name, held_out.x)
+    for output, expected in forward(network, held_out.x).items():
+        truth = held_out.truth.get(output)
+        yield _Answer(
+            network.name,
+            output,
+            len(held_out.x),
+            float(np.abs(prediction[output] - expected).max() / np.abs(expected).max()),
+            "" if truth is None else _quality(prediction[output], truth),
+        )
+
+
+def _differences(answers: Iterable[_Answer]) -> Table:
     table = Table(
         "model",
         "output",
-        "held-out rows",
-        "largest difference from float64",
-        "quality on held-out rows",
-        title="answers over gRPC against the float64 reference, relative to the largest answer",
+        "rows",
+        "difference",
+        "quality",
+        title="held-out rows, answered over gRPC",
+        caption="difference: the largest from the float64 reference, relative to the largest "
+        "answer; R²: the mean over the output's columns",
     )
-    for name, network in networks.items():
-        held_out = ZOO[name].held_out()
-        prediction = client.predict(name, held_out.x)
-        reference = forward(network, held_out.x)
-        for output, expected in reference.items():
-            relative = np.abs(prediction[output] - expected).max() / np.abs(expected).max()
-            truth = held_out.truth.get(output)
-            table.add_row(
-                name,
-                output,
-                str(len(held_out.x)),
-                f"{relative:.1e}",
-                "" if truth is None else _quality(prediction[output], truth),
-            )
+    for answer in answers:
+        table.add_row(
+            answer.model,
+            answer.output,
+            str(answer.rows),
+            f"{answer.difference:.1e}",
+            answer.quality,
+        )
     return table
+
+
+def _check(answers: Iterable[_Answer]) -> None:
+    for answer in answers:
+        if not answer.difference <= _LARGEST_DIFFERENCE:
+            raise CommandError(
+                f"{answer.model}: output {answer.output!r}: expected answers within "
+                f"{_LARGEST_DIFFERENCE:g} of the float64 reference, got {answer.difference:.1e}"
+            )
 
 
 def _quality(answers: NDArray[Any], truth: NDArray[Any]) -> str:
     if set(np.unique(truth)) <= {0, 1}:
         return f"accuracy {_accuracy(answers, truth):.1%}"
-    residual = float(((answers - truth) ** 2).sum())
-    spread = float(((truth - truth.mean(axis=0)) ** 2).sum())
-    return f"R² {1 - residual / spread:.2f}"
+    residual = ((answers - truth) ** 2).sum(axis=0)
+    spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+    # A pixel that is blank in every row has nothing to explain.
+    varies = spread > 0
+    return f"R² {1 - (residual[varies] / spread[varies]).mean():.2f}"
 
 
 def _accuracy(probability: NDArray[Any], truth: NDArray[Any]) -> float:
@@ -98,12 +145,12 @@ def _patients(client: Client, network: Network, example: Example) -> Table:
     malignant = held_out.truth["malignancy"][:, 0] >= 0.5
     label = next(output for output in network.outputs if output.name == "worst").labels[0]
     table = Table(
-        "patient",
+        "#",
         "P(malignant)",
         "diagnosis",
         "truth",
         "",
-        f"{label}, predicted",
+        label,
         "measured",
         title=f"{example.name}: {_SHOWN_PATIENTS} of {len(malignant)} held-out patients",
         caption=f"accuracy on all {len(malignant)}: {_accuracy(probability, malignant):.1%}",
@@ -152,50 +199,6 @@ _EXPLAINED = {
 def _median(calls: list[Prediction], part: str) -> float:
     times: list[float] = [getattr(call.timing, f"{part}_us") for call in calls]
     return statistics.median(times)
-
-
-@contextmanager
-def _server(repository: Path, port: int) -> Iterator[str]:
-    """Run `forwardpass serve` in a process of its own; give its target."""
-    command = [sys.executable, "-m", "forwardpass.cli", "serve", str(repository)]
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        [*command, "--port", str(port), "--drain-s", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    errors: list[str] = []
-    drain = threading.Thread(target=_collect, args=(process.stderr, errors), daemon=True)
-    drain.start()
-    try:
-        yield _target(process, errors)
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        drain.join()
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-
-
-def _target(process: "subprocess.Popen[str]", errors: list[str]) -> str:
-    deadline = threading.Timer(_START_S, process.kill)
-    deadline.start()
-    try:
-        for line in process.stdout or ():
-            if line.startswith(READY):
-                return line.removeprefix(READY).strip()
-    finally:
-        deadline.cancel()
-    raise CommandError(f"the server did not come up:\n{''.join(errors[-20:])}")
-
-
-def _collect(stream: Any, lines: list[str]) -> None:
-    lines.extend(stream)
 
 
 def _wait_for_interrupt() -> None:

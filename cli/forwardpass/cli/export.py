@@ -3,14 +3,17 @@
 import importlib
 import importlib.util
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forwardpass.cli.errors import CommandError
-from forwardpass.models import Network, Proof, export, publish
+from forwardpass.cli.errors import CommandError, UsageError
+from forwardpass.models import ModelExistsError, Network, Proof, export, publish
 from forwardpass.models.zoo import ZOO
 
 
@@ -20,19 +23,22 @@ def export_network(source: str, to: Path, *, version: int | None, overwrite: boo
     Raises CommandError if there is no network of that name, and what export and publish do.
     """
     network = find_network(source)
-    if to.suffix == ".onnx":
-        if version is not None:
-            raise CommandError(
-                f"--version: {to} is a single file; versions belong to a repository (a directory)"
-            )
-        proof = export(network, to, overwrite=overwrite)
-        path = to
-    else:
-        published = publish(network, to, version=version, overwrite=overwrite)
-        path, proof = published.path, published.proof
+    try:
+        if to.suffix == ".onnx":
+            if version is not None:
+                raise UsageError(
+                    f"--version: {to} is a single file; versions belong to a repository "
+                    "(a directory)"
+                )
+            path, proof = to, export(network, to, overwrite=overwrite)
+        else:
+            published = publish(network, to, version=version, overwrite=overwrite)
+            path, proof = published.path, published.proof
+    except ModelExistsError as error:
+        raise CommandError(f"{error.path} exists already; --overwrite replaces it") from error
     console = Console()
     console.print(proof_table(proof))
-    console.print(f"wrote {path} ({path.stat().st_size:,} bytes)", highlight=False)
+    console.print(Text(f"wrote {path} ({path.stat().st_size:,} bytes)"))
 
 
 def proof_table(proof: Proof) -> Table:
@@ -42,7 +48,7 @@ def proof_table(proof: Proof) -> Table:
         "largest error",
         "relative to the largest answer",
         "bound",
-        title=f"graph on {proof.runtime} against float64, {proof.rows} rows",
+        title=f"proven: {proof.runtime} against float64, {proof.rows} rows",
     )
     for name, output in proof.outputs.items():
         table.add_row(
@@ -55,19 +61,20 @@ def proof_table(proof: Proof) -> Table:
 
 
 def find_network(source: str) -> Network:
-    """Return the network that `source` names: an example, MODULE:NAME or FILE.py:NAME."""
+    """Return the network that `source` names: an example, MODULE:NAME or FILE.py:NAME.
+
+    Raises CommandError if there is none, or if the code that defines it fails.
+    """
     if source in ZOO:
         return ZOO[source].network()
-    module_name, colon, name = source.rpartition(":")
+    place, colon, name = source.rpartition(":")
     if not colon:
         raise CommandError(
             f"{source!r}: expected one of {', '.join(ZOO)}, or MODULE:NAME, or FILE.py:NAME"
         )
-    module = _load_file(Path(module_name)) if module_name.endswith(".py") else _load(module_name)
-    found = getattr(module, name, None)
-    if found is None:
-        raise CommandError(f"{source!r}: {module_name} has no {name!r}")
-    network = found() if callable(found) and not isinstance(found, Network) else found
+    with _told_in_one_line(source):
+        found = getattr(_load_file(Path(place)) if place.endswith(".py") else _load(place), name)
+        network = found() if callable(found) and not isinstance(found, Network) else found
     if not isinstance(network, Network):
         raise CommandError(
             f"{source!r}: expected a Network or a function that returns one, "
@@ -79,18 +86,35 @@ def find_network(source: str) -> Network:
 def _load(name: str) -> object:
     # As `python -m` does: what lies in the working directory can be named.
     sys.path.insert(0, "")
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise CommandError(f"{name}: {error}") from error
+    return importlib.import_module(name)
 
 
 def _load_file(path: Path) -> object:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise CommandError(f"{path}: no such file")
+    # As `python FILE.py` does: what lies beside the file can be imported.
+    sys.path.insert(0, str(path.parent))
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look a module up by its name.
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def _told_in_one_line(source: str) -> Iterator[None]:
+    """Tell an exception of the user's own code by the line of theirs that raised it."""
+    try:
+        yield
+    except CommandError:
+        raise
+    except Exception as error:
+        theirs = [
+            (frame.f_code.co_filename, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+            if not frame.f_globals.get("__name__", "").startswith(("forwardpass.", "importlib."))
+            and "site-packages" not in frame.f_code.co_filename
+        ]
+        where = "{}, line {}: ".format(*theirs[-1]) if theirs else ""
+        raise CommandError(f"{source!r}: {where}{type(error).__name__}: {error}") from error

@@ -1,64 +1,81 @@
 """`forwardpass inspect`."""
 
 from collections import Counter
+from collections.abc import Mapping
+from itertools import zip_longest
 from math import prod
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from forwardpass.cli.errors import CommandError
-from forwardpass.models import Network, UnsupportedModelError, load
+from forwardpass.models import ModelsError, Network, load
 from forwardpass.proto import metadata
+from forwardpass.proto.metadata import ColumnNames, MetadataError
 from forwardpass.server.repository import find_models
 
-_SHOWN_LABELS = 6
+_SHOWN_COLUMNS = 4
 
 
 def inspect_path(path: Path) -> None:
     """Show every model file at a path.
 
-    Raises RepositoryError if there is none, CommandError for a file that is not ONNX.
+    Raises RepositoryError if there is none, and CommandError, after showing the others, for
+    files that are not ONNX or whose metadata are against the file contract.
     """
     console = Console()
+    faults = []
     for file in find_models(path):
+        if path.is_dir():
+            console.rule(Text(f"{file.name} version {file.version}"), style="none")
         try:
-            model = onnx.load(file.path)
-        except Exception as error:  # protobuf's DecodeError and onnx's own share no base
-            raise CommandError(f"{file.path}: not an ONNX file ({error})") from error
-        console.rule(f"{file.name} version {file.version}  ({file.path})", style="none")
-        _show(console, model, file.path.stat().st_size)
+            _show(console, file.path)
+        except (CommandError, MetadataError) as error:
+            console.print(Text(str(error)))
+            faults.append(f"{file.path}: {error}")
+    if faults:
+        raise CommandError("; ".join(faults))
 
 
-def _show(console: Console, model: onnx.ModelProto, size: int) -> None:
-    properties = {entry.key: entry.value for entry in model.metadata_props}
+def _show(console: Console, path: Path) -> None:
+    content = path.read_bytes()
+    model = _parse(content)
     opset = next(
         (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0
     )
-    console.print(
-        f"{size:,} bytes, opset {opset}, IR {model.ir_version}, "
-        f"by {model.producer_name or 'an unnamed producer'} {model.producer_version}",
-        highlight=False,
-    )
+    producer = f"{model.producer_name or 'an unnamed producer'} {model.producer_version}".strip()
+    console.print(Text(f"{path}: {len(content):,} bytes, opset {opset}, IR {model.ir_version}"))
+    console.print(Text(f"made by {producer}"))
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    tensors, provenance = _tensors(model, properties), _provenance(properties)
     try:
         console.print(_layers(load(model)))
-    except UnsupportedModelError as error:
+    except ModelsError as error:
         console.print(Text(f"not a network of Forwardpass' own: {error}"))
         console.print(_operators(model))
-    console.print(_tensors(model, properties))
-    provenance = metadata.load_json(metadata.PROVENANCE, properties.get(metadata.PROVENANCE, "{}"))
-    if provenance:
-        table = Table("provenance", "", show_header=True)
-        for key, value in sorted(provenance.items()):
-            table.add_row(Text(key), Text(str(value)))
-        console.print(table)
+    console.print(tensors)
+    if provenance.row_count:
+        console.print(provenance)
+
+
+def _parse(content: bytes) -> onnx.ModelProto:
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except DecodeError as error:
+        raise CommandError("not an ONNX file") from error
+    # Nothing at all parses as well, as a message without fields.
+    if not model.HasField("graph"):
+        raise CommandError("not an ONNX file")
+    return model
 
 
 def _layers(network: Network) -> Table:
     table = Table("layer", "name", "units", "activation", "reads", "W", "parameters")
-    table.add_row("L_1", network.input.name, str(network.input.size), "", "", "", "")
+    table.add_row("L_1", Text(network.input.name), str(network.input.size), "", "", "", "")
     for number, layer in enumerate(network.layers, start=2):
         table.add_row(
             f"L_{number}",
@@ -75,16 +92,18 @@ def _layers(network: Network) -> Table:
 
 
 def _operators(model: onnx.ModelProto) -> Table:
-    table = Table("operator", "nodes", "parameters in all")
     counts = Counter(node.op_type for node in model.graph.node)
     parameters = sum(prod(tensor.dims) for tensor in model.graph.initializer)
-    for index, (operator, count) in enumerate(counts.most_common()):
-        table.add_row(operator, str(count), f"{parameters:,}" if index == 0 else "")
+    table = Table("operator", "nodes", caption=f"{parameters:,} parameters")
+    for operator, count in counts.most_common():
+        table.add_row(Text(operator), str(count))
     return table
 
 
-def _tensors(model: onnx.ModelProto, properties: dict[str, str]) -> Table:
-    table = Table("", "name", "type", "shape", "labels", "units")
+def _tensors(model: onnx.ModelProto, properties: Mapping[str, str]) -> Table:
+    table = Table("", "name", "type", "shape", "columns")
+    for column in (0, 2, 3):
+        table.columns[column].no_wrap = True
     held = {tensor.name for tensor in model.graph.initializer}
     for role, key, values in (
         ("input", metadata.INPUTS, model.graph.input),
@@ -92,22 +111,44 @@ def _tensors(model: onnx.ModelProto, properties: dict[str, str]) -> Table:
     ):
         columns = metadata.load_columns(key, properties.get(key, "{}"))
         for value in values:
-            if value.name in held:
-                continue
-            tensor = value.type.tensor_type
-            shape = [size.dim_param or size.dim_value for size in tensor.shape.dim]
-            names = columns.get(value.name, metadata.ColumnNames())
-            table.add_row(
-                role,
-                Text(value.name),
-                onnx.TensorProto.DataType.Name(tensor.elem_type),
-                Text(f"[{', '.join(map(str, shape))}]"),
-                Text(_shortened(names.labels)),
-                Text(_shortened(names.units)),
-            )
+            if value.name not in held:
+                names = columns.get(value.name, ColumnNames())
+                kind, shape = _signature(value.type)
+                table.add_row(role, Text(value.name), kind, Text(shape), Text(_described(names)))
     return table
 
 
-def _shortened(texts: tuple[str, ...]) -> str:
-    shown = ", ".join(texts[:_SHOWN_LABELS])
-    return shown + (f", ... ({len(texts)})" if len(texts) > _SHOWN_LABELS else "")
+def _provenance(properties: Mapping[str, str]) -> Table:
+    table = Table("provenance", "")
+    texts = metadata.load_json(metadata.PROVENANCE, properties.get(metadata.PROVENANCE, "{}"))
+    if not isinstance(texts, dict):
+        raise MetadataError(metadata.PROVENANCE, "expected an object of texts")
+    for key, text in sorted(texts.items()):
+        table.add_row(Text(key), Text(str(text)))
+    return table
+
+
+def _signature(kind: onnx.TypeProto) -> tuple[str, str]:
+    if not kind.HasField("tensor_type"):
+        return (kind.WhichOneof("value") or "?").removesuffix("_type"), ""
+    tensor = kind.tensor_type
+    name = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    if not tensor.HasField("shape"):
+        return name, "any"
+    sizes = (
+        str(size.dim_value) if size.HasField("dim_value") else size.dim_param or "?"
+        for size in tensor.shape.dim
+    )
+    return name, f"[{', '.join(sizes)}]"
+
+
+def _described(names: ColumnNames) -> str:
+    """Write what is known of a tensor's columns: `mean radius, mean texture (gray levels)`."""
+    columns = [
+        f"{label} ({unit})" if label and unit else label or unit
+        for label, unit in zip_longest(names.labels, names.units, fillvalue="")
+    ]
+    shown = ", ".join(columns[:_SHOWN_COLUMNS])
+    if len(columns) > _SHOWN_COLUMNS:
+        shown += f", and {len(columns) - _SHOWN_COLUMNS} more"
+    return "\n".join(filter(None, (names.description, shown)))

@@ -1,6 +1,8 @@
 """`forwardpass serve`."""
 
 import logging
+import os
+import signal
 
 from rich.console import Console
 from rich.table import Table
@@ -21,17 +23,24 @@ def serve_models(config: Config) -> None:
     Raises CommandError if not one model loaded; the others of a repository are served
     although some failed.
     """
+    # A stop that comes before there is a server. Without a handler of its own the first process
+    # of a container would not even notice.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     server = Server(config)
-    server.start()
-    if not any(server.catalog.versions(name) for name in server.catalog):
-        server.stop()
-        raise CommandError(f"{config.models}: no model loaded; the log above says why")
-    Console().print(_served(server.catalog))
-    print(f"{READY}{config.host}:{server.port}", flush=True)  # noqa: T201 - read by programs
-    serve_until_signalled(server, config)
+
+    def ready() -> None:
+        if not any(server.catalog.versions(name) for name in server.catalog):
+            server.stop()
+            raise CommandError(f"{config.models}: no model loaded; the log above says why")
+        Console().print(_served(server.catalog))
+        host = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
+        print(f"{READY}{host}:{server.port}", flush=True)  # noqa: T201 - read by programs
+
+    serve_until_signalled(server, config, ready)
 
 
 def _served(catalog: Catalog) -> Table:
@@ -47,8 +56,7 @@ def _served(catalog: Catalog) -> Table:
             Text("\n".join(map(str, model.inputs.values()))),
             Text("\n".join(map(str, model.outputs.values()))),
         )
-    for failure in catalog.failures():
-        table.add_row(
-            failure.model, str(failure.version), "[red]failed[/red]", Text(failure.reason)
-        )
+    for entry in catalog.index():
+        if entry.reason:
+            table.add_row(entry.name, str(entry.version), "[red]failed[/red]", Text(entry.reason))
     return table

@@ -34,6 +34,14 @@ PROVENANCE = PREFIX + "provenance"
 SAMPLES = PREFIX + "samples"
 """JSON: Samples."""
 
+BATCH_INVARIANT = PREFIX + "batch_invariant"
+"""Not in a file: what a server found out on its machine and publishes beside the file's own keys.
+
+`true`: rows of different requests run together, and each gets the bits that it gets alone.
+`false`: it would not, so that every request runs alone. Or `not batched: ` and why it was not
+tried: then every request runs alone, too.
+"""
+
 FORMAT_VERSION = "1"
 
 

@@ -13,6 +13,9 @@ MAX_ELEMENTS = 2**31 - 1
 """More elements than any message can hold; a shape beyond it is refused unread."""
 
 
+_MAX_QUOTED = 100
+
+
 class TensorError(ValueError):
     """One tensor of a request or reply that is not as it has to be."""
 
@@ -41,6 +44,11 @@ class TensorSpec:
         return f"{self.name}: {self.datatype}{format_shape(self.shape)}"
 
 
+def quote(name: str) -> str:
+    """Quote a caller's word for a message, cut where it would push out the rest."""
+    return repr(name) if len(name) <= _MAX_QUOTED else f"{name[:_MAX_QUOTED]!r}..."
+
+
 def format_shape(shape: Iterable[int]) -> str:
     """Write a shape as it stands on the wire: `[-1, 30]`."""
     return f"[{', '.join(map(str, shape))}]"
@@ -60,7 +68,7 @@ def check_datatype(tensor: str, spec: TensorSpec, datatype: str) -> None:
     raise TensorError(
         tensor,
         expected=f"datatype {spec.datatype}",
-        got=f"{datatype!r}, which is no datatype",
+        got=f"{quote(datatype)}, which is no datatype",
         fix=f"use one of {', '.join(DATATYPES)}",
     )
 

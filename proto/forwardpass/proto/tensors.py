@@ -112,7 +112,9 @@ def _object_array(elements: list[bytes]) -> NDArray[Any]:
 def _encode_elements(array: NDArray[Any]) -> list[bytes]:
     parts: list[bytes] = []
     for element in array.ravel().tolist():
-        data = element.encode() if isinstance(element, str) else bytes(element)
+        if not isinstance(element, str | bytes):
+            raise TypeError(f"expected BYTES elements of str or bytes, got {element!r}")
+        data = element.encode() if isinstance(element, str) else element
         parts.append(_LENGTH.pack(len(data)))
         parts.append(data)
     return parts

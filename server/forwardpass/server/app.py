@@ -6,15 +6,23 @@ import signal
 import sys
 import threading
 import time
-from types import FrameType
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import NoReturn, Self
 
+from forwardpass.server.batching import QueueLimits
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.config import Config
+from forwardpass.server.cpus import available_cpus
+from forwardpass.server.extensions import triton_extensions
 from forwardpass.server.health import SERVER, Health
-from forwardpass.server.repository import find_models
+from forwardpass.server.lifecycle import Lifecycle
+from forwardpass.server.loading import Loader
+from forwardpass.server.regions import Regions
+from forwardpass.server.repository import EmptyRepositoryError, scan
 from forwardpass.server.service import Service
 from forwardpass.server.transport.grpcio import GrpcioServer
+from forwardpass.server.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -30,24 +38,42 @@ class Server:
 
         Raises RepositoryError if the path offers no model, ListenError if the port is taken.
         """
-        self._config = config
-        self._files = find_models(config.models)
+        if not scan(config.models).files:
+            raise EmptyRepositoryError(config.models)
         self.catalog = Catalog()
         self._health = Health()
-        self._transport = GrpcioServer(config, Service(self.catalog, self._health), self._health)
+        self._trial = Trial(memory_bytes=config.trial_memory_bytes, deadline_s=config.trial_s)
+        queue = QueueLimits(max_waiting=config.max_queue, runners=available_cpus())
+        loader = Loader(config.models, config.limits, self._trial, queue)
+        self.lifecycle = Lifecycle(config, self.catalog, self._health, loader.load)
+        regions = Regions(allowed=config.shared_memory, max_bytes=config.max_message_bytes)
+        extensions = triton_extensions(config, self.catalog, self.lifecycle, queue, regions)
+        service = Service(
+            self.catalog,
+            self._health,
+            max_rows=config.max_rows,
+            regions=regions,
+            extensions=extensions,
+        )
+        self._transport = GrpcioServer(config, service, self._health)
         self.port = self._transport.port
 
     def start(self) -> None:
-        """Answer calls, load every model, then say ready."""
+        """Answer calls, load every model, then say ready; a drain meanwhile cuts it short."""
         self._transport.start()
-        self.catalog.load(self._files)
-        for name in self.catalog:
-            self._health.set(name, serving=bool(self.catalog.versions(name)))
+        self.lifecycle.start()
+        self.lifecycle.wait()
         self._health.set(SERVER, serving=True)
 
     def drain(self) -> None:
-        """Say not ready; calls are still answered."""
+        """Say not ready, load nothing more; calls are still answered."""
         self._health.drain()
+        self.lifecycle.stop()
+
+    def finish(self, grace_s: float) -> None:
+        """Answer new calls UNAVAILABLE, let those in flight end; for a process that ends then."""
+        self.drain()
+        self._transport.finish(grace_s)
 
     def stop(self, grace_s: float = 0.0) -> None:
         """End: new calls get UNAVAILABLE, those in flight have `grace_s` seconds."""
@@ -60,35 +86,50 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        # The end of the process does both, and without waiting for a trial.
+        self._trial.close()
+        self.lifecycle.join()
 
 
-def serve_until_signalled(server: Server, config: Config) -> NoReturn:
-    """Serve a started server until SIGTERM or SIGINT, then drain it, stop it and exit with 0.
+def serve_until_signalled(server: Server, config: Config, ready: Callable[[], None]) -> NoReturn:
+    """Start a server, call `ready` once it is, serve until SIGTERM or SIGINT, exit with 0.
 
     SIGTERM drains for `drain_s` first, since a balancer needs time to turn away; SIGINT, which
-    a person sends, does not. A second signal cuts the drain and the grace short.
+    a person sends, does not, nor is there a need before the server was ready. Then calls in
+    flight have `grace_s`. A second signal ends all that at once.
     """
-    stop, hurry = threading.Event(), threading.Event()
-    received: list[int] = []
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        (hurry if stop.is_set() else stop).set()
-
+    # Unlike an Event, it may be fed by a handler that interrupts whoever waits for it.
+    received: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    stop.wait()
+        signal.signal(number, lambda number, _: received.put(number))
+    starter = threading.Thread(target=server.start, name="start", daemon=True)
+    starter.start()
+    signalled = None
+    while signalled is None and starter.is_alive():
+        signalled = _next(received, 0.02)
+    drain_s = 0.0
+    if signalled is None:
+        ready()
+        signalled = received.get()
+        drain_s = config.drain_s if signalled == signal.SIGTERM else 0.0
     started = time.monotonic()
-    logger.info("%s: draining", signal.Signals(received[0]).name)
+    logger.info("%s: draining", signal.Signals(signalled).name)
     server.drain()
-    if received[0] == signal.SIGTERM:
-        hurry.wait(config.drain_s)
-    stopper = threading.Thread(target=server.stop, args=(config.grace_s,), daemon=True)
+    hurry = drain_s > 0 and _next(received, drain_s) is not None
+    stopper = threading.Thread(target=server.finish, args=(config.grace_s,), daemon=True)
     stopper.start()
-    while stopper.is_alive() and not hurry.is_set():
-        stopper.join(0.05)
+    while stopper.is_alive() and not hurry:
+        hurry = _next(received, 0.05) is not None
     logger.info("stopped after %.1f s", time.monotonic() - started)
     # Python's own way out would wait for the threads of calls that were cut off.
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
+
+
+def _next(received: "SimpleQueue[int]", within_s: float) -> int | None:
+    """Return the next signal; None if there is none within the time."""
+    try:
+        return received.get(timeout=within_s)
+    except Empty:
+        return None

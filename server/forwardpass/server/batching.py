@@ -65,6 +65,16 @@ class Job:
     _done: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class QueueLimits:
+    """What every model's queue is held to."""
+
+    max_waiting: int = 1024
+    """Most jobs that wait; the next one is refused."""
+    runners: int = 1
+    """Most runs of one model at the same time: no more than there are CPUs."""
+
+
 Run = Callable[[Sequence[Job]], None]
 """Compute jobs of one kind together and fill in their answers, or raise ServingError."""
 
@@ -72,54 +82,57 @@ Run = Callable[[Sequence[Job]], None]
 class BatchQueue:
     """The queue of one model; `run` is called from many threads at once."""
 
-    def __init__(
-        self, model: str, run: Run, *, max_rows: int, max_waiting: int, runners: int
-    ) -> None:
+    def __init__(self, model: str, run: Run, *, max_rows: int, limits: QueueLimits) -> None:
         """Prepare a queue.
 
         max_rows: most rows that several jobs bring to one run (a single job may have more).
-        max_waiting: most jobs that wait; the next one is refused.
-        runners: most runs at the same time.
         """
         self._model = model
         self._run = run
         self._max_rows = max_rows
-        self._max_waiting = max_waiting
+        self._max_waiting = limits.max_waiting
         # Guards the two below. While a runner is free nothing waits.
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
-        self._free = runners
+        self._free = limits.runners
 
     @property
     def waiting(self) -> int:
         """How many jobs wait now."""
         return len(self._waiting)
 
-    def run(self, job: Job) -> None:
-        """Return when the job has its answers.
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Return when every job has its answers or its error.
 
-        Raises QueueFullError, DeadlineExpiredError, CallCancelledError, or what the run raised.
+        jobs are of one kind, with at most max_rows rows in all unless there is only one.
+
+        Raises QueueFullError, and then none was taken.
         """
         with self._lock:
             free = self._free > 0
             if free:
                 self._free -= 1
-            elif len(self._waiting) >= self._max_waiting:
+            elif len(self._waiting) + len(jobs) > self._max_waiting:
                 raise QueueFullError(self._model, self._max_waiting)
             else:
-                job._turn.acquire()
-                self._waiting.append(job)
+                for job in jobs:
+                    job._turn.acquire()
+                self._waiting.extend(jobs)
         if free:
-            self._lead([job])
-        elif not self._wait(job):
-            self._lead(self._take(job))
-        if job.error is not None:
-            raise job.error
+            self._lead(list(jobs))
+            return
+        # The first to get a turn takes those behind it along.
+        for job in jobs:
+            if not self._wait(job):
+                self._lead(self._take(job))
 
     def _wait(self, job: Job) -> bool:
         """Wait until the job is done, and return True, or has to lead the next run: False."""
         started = perf_counter_ns()
-        timeout = -1.0 if job.deadline is None else max(0.0, job.deadline - monotonic())
+        timeout = -1.0
+        if job.deadline is not None:
+            # grpcio gives a call without a deadline one in thousands of years.
+            timeout = min(max(0.0, job.deadline - monotonic()), threading.TIMEOUT_MAX)
         if not job._turn.acquire(timeout=timeout):
             with self._lock:
                 if job in self._waiting:
@@ -145,7 +158,8 @@ class BatchQueue:
                 if job.kind != leader.kind or rows + job.rows > self._max_rows:
                     kept.append(job)
                 elif self._unwanted(job):
-                    self._end(job)
+                    job._done = True
+                    job._turn.release()
                 else:
                     batch.append(job)
                     rows += job.rows
@@ -165,8 +179,10 @@ class BatchQueue:
         try:
             self._compute(batch)
         finally:
-            for job in batch[1:]:
-                self._end(job)
+            for job in batch:
+                job._done = True
+                if job._turn.locked():
+                    job._turn.release()
             with self._lock:
                 if self._waiting:
                     self._waiting.popleft()._turn.release()
@@ -198,7 +214,3 @@ class BatchQueue:
         for job in batch:
             job.ran_ns = now - started
             job.batch_rows = rows
-
-    def _end(self, job: Job) -> None:
-        job._done = True
-        job._turn.release()

@@ -1,9 +1,11 @@
-"""The models that a server offers, in memory: by name, by version."""
+"""The models that a server offers, in memory: by name, by version, by label."""
 
-import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 
+from forwardpass.proto.spec import quote
 from forwardpass.server.errors import (
     InvalidRequestError,
     ModelFailedError,
@@ -15,100 +17,153 @@ from forwardpass.server.model import Model
 from forwardpass.server.plan import Plan
 from forwardpass.server.repository import ModelFile
 
-logger = logging.getLogger(__name__)
-
-_VERSION = re.compile(r"[0-9]{1,18}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-_Entry = Model | ModelFailedError | None
-"""A version that answers, one that failed, or one that is still loading."""
+class State(StrEnum):
+    """What a version can be, in the protocol's words."""
+
+    READY = "READY"
+    LOADING = "LOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """What became of one version; two are equal only if they are the same."""
+
+    file: ModelFile
+    """The file tried last."""
+    model: Model | None = None
+    """Answers calls: made of that file, or of what it was before if that one failed."""
+    reason: str = ""
+    """Why the file does not answer; empty if it does, or is not loaded yet."""
+
+    @property
+    def state(self) -> State:
+        """Whether it answers."""
+        if self.model is not None:
+            return State.READY
+        return State.UNAVAILABLE if self.reason else State.LOADING
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What there is of one model; replaced, never changed."""
+
+    versions: Mapping[int, Version] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
+    unloaded: bool = False
+    """Whether it was taken out of service by hand."""
+    answering: Mapping[int, Model] = field(init=False)
+    """Version -> model, oldest first."""
+
+    def __post_init__(self) -> None:
+        answering = {
+            number: version.model
+            for number, version in sorted(self.versions.items())
+            if version.model is not None
+        }
+        object.__setattr__(self, "answering", answering)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One version as the repository's index lists it."""
+
+    name: str
+    version: int
+    state: State
+    reason: str
+    """Why its file does not answer; empty if it does. A version that is READY has one where its
+    file was changed into one that fails: what it was before still answers."""
 
 
 class Catalog:
     """Every version that loaded, and the reason of every one that did not.
 
-    A snapshot is replaced, never changed, so that a call sees one state from end to end.
+    A snapshot is replaced, never changed, so that a call sees one state from end to end; one
+    thread at a time may replace it.
     """
 
     def __init__(self) -> None:
-        self._entries: Mapping[str, Mapping[int, _Entry]] = {}
+        self._offers: Mapping[str, Offer] = {}
         self.plans: dict[bytes, Plan] = {}
         """By the bytes that calls of one form share; new with every snapshot."""
 
-    def load(self, files: Iterable[ModelFile]) -> None:
-        """Load every file; each answers as soon as it is loaded.
+    def put(self, name: str, offer: Offer) -> None:
+        """Replace what there is of a model; an offer without versions removes it."""
+        offers = {**self._offers, name: offer}
+        if not offer.versions:
+            del offers[name]
+        self._offers = offers
+        # After the offers: a plan kept from now on is of a model that answers now.
+        self.plans = {}
 
-        One that fails stands in the catalog with its reason.
-        """
-        files = list(files)
-        for file in files:
-            self._put(file, None)
-        for file in files:
-            try:
-                self._put(file, Model(file))
-            except ModelFailedError as error:
-                logger.error("%s", error)
-                self._put(file, error)
-            else:
-                logger.info("model %r version %d is ready", file.name, file.version)
+    def get(self, name: str) -> Offer:
+        """Return what there is of a model: an empty offer for an unknown name."""
+        return self._offers.get(name, _NOTHING)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, failed models included."""
-        return iter(self._entries)
+        """Iterate over the names, failed and unloaded models included."""
+        return iter(self._offers)
 
     def versions(self, name: str) -> list[int]:
         """List the versions that answer, oldest first.
 
         Raises ModelNotFoundError for an unknown name.
         """
-        return sorted(_answering(self._versions(name)))
+        return list(self._offer(name).answering)
 
-    def failures(self) -> list[ModelFailedError]:
-        """List what did not load."""
+    def index(self) -> list[IndexEntry]:
+        """List every version that is known, by name and number."""
         return [
-            entry
-            for versions in self._entries.values()
-            for entry in versions.values()
-            if isinstance(entry, ModelFailedError)
+            IndexEntry(name, number, version.state, version.reason)
+            for name, offer in sorted(self._offers.items())
+            for number, version in sorted(offer.versions.items())
         ]
 
     def find(self, name: str, version: str = "") -> Model:
-        """Return the model that answers for a name and a version; empty means the latest.
+        """Return the model that answers for a name and a version.
+
+        The version is a number, a label, or empty: then it is the highest that answers.
 
         Raises ModelNotFoundError, VersionNotFoundError, ModelLoadingError, ModelFailedError
         where the version is there but did not load, and InvalidRequestError for a version
-        that is no number.
+        that is neither a number nor a label of the model.
         """
-        versions = self._versions(name)
+        offer = self._offer(name)
+        if offer.unloaded:
+            raise ModelNotFoundError(name, self._loaded(), unloaded=True)
         if not version:
-            number = max(_answering(versions) or versions)
-        elif not _VERSION.fullmatch(version):
-            raise InvalidRequestError(
-                "model_version", f"expected a number as in '1', or nothing, got {version!r}"
-            )
-        else:
+            number = max(offer.answering or offer.versions)
+        elif _NUMBER.fullmatch(version):
             number = int(version)
-            if number not in versions:
-                raise VersionNotFoundError(name, version, versions)
-        entry = versions[number]
-        if entry is None:
-            raise ModelLoadingError(name)
-        if isinstance(entry, ModelFailedError):
-            # A fresh one: raising the stored one would grow its traceback with every call.
-            raise ModelFailedError(name, number, entry.reason)
-        return entry
+        elif version in offer.labels:
+            number = offer.labels[version]
+        else:
+            labels = ", ".join(sorted(offer.labels)) or "none"
+            raise InvalidRequestError(
+                "model_version",
+                "expected a number as in '1', a label of the model, or nothing, "
+                f"got {quote(version)}; labels of {name!r}: {labels}",
+            )
+        model = offer.answering.get(number)
+        if model is not None:
+            return model
+        if number not in offer.versions:
+            raise VersionNotFoundError(name, version, offer.versions)
+        reason = offer.versions[number].reason
+        raise ModelFailedError(name, number, reason) if reason else ModelLoadingError(name)
 
-    def _versions(self, name: str) -> Mapping[int, _Entry]:
-        versions = self._entries.get(name)
-        if versions is None:
-            raise ModelNotFoundError(name, self._entries)
-        return versions
+    def _offer(self, name: str) -> Offer:
+        offer = self._offers.get(name)
+        if offer is None:
+            raise ModelNotFoundError(name, self._loaded())
+        return offer
 
-    def _put(self, file: ModelFile, entry: _Entry) -> None:
-        versions = {**self._entries.get(file.name, {}), file.version: entry}
-        self._entries = {**self._entries, file.name: versions}
-        self.plans = {}
+    def _loaded(self) -> list[str]:
+        return [name for name, offer in self._offers.items() if not offer.unloaded]
 
 
-def _answering(versions: Mapping[int, _Entry]) -> list[int]:
-    return [version for version, entry in versions.items() if isinstance(entry, Model)]
+_NOTHING = Offer()

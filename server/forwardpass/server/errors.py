@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from forwardpass.proto.spec import TensorError
+from forwardpass.proto.spec import TensorError, quote
 
 
 class Status(IntEnum):
@@ -18,6 +18,8 @@ class Status(IntEnum):
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     UNIMPLEMENTED = 12
@@ -58,11 +60,12 @@ class InvalidTensorError(ServingError):
 
 
 class ModelNotFoundError(ServingError):
-    """No model of that name."""
+    """No model of that name, or one that was taken out of service by hand."""
 
-    def __init__(self, name: str, available: Iterable[str]) -> None:
+    def __init__(self, name: str, available: Iterable[str], *, unloaded: bool = False) -> None:
+        what = "was unloaded" if unloaded else "not found"
         names = ", ".join(sorted(available)) or "none"
-        super().__init__(f"model {name!r} not found; available: {names}")
+        super().__init__(f"model {quote(name)} {what}; available: {names}")
 
 
 class VersionNotFoundError(ServingError):
@@ -70,14 +73,16 @@ class VersionNotFoundError(ServingError):
 
     def __init__(self, name: str, version: str, available: Iterable[int]) -> None:
         versions = ", ".join(map(str, sorted(available))) or "none"
-        super().__init__(f"model {name!r} has no version {version!r}; available: {versions}")
+        super().__init__(f"model {name!r} has no version {quote(version)}; available: {versions}")
 
 
 class ModelFailedError(ServingError):
     """The model's file is there but did not load or did not pass its own samples."""
 
-    def __init__(self, name: str, version: int, reason: str) -> None:
-        super().__init__(f"model {name!r} version {version} failed: {reason}")
+    def __init__(self, name: str, version: int | None, reason: str) -> None:
+        """Name the version, or None where the reason holds for the model as a whole."""
+        which = "" if version is None else f" version {version}"
+        super().__init__(f"model {name!r}{which} failed: {reason}")
         self.model = name
         self.version = version
         self.reason = reason
@@ -118,6 +123,57 @@ class UnsupportedError(ServingError):
     """Something of the protocol that this server does not do."""
 
 
+class NotAllowedError(ServingError):
+    """Something that this server does only if its operator allows it."""
+
+    def __init__(self, what: str, flag: str) -> None:
+        super().__init__(
+            f"{what}: not allowed on this server; its operator may start it with {flag}"
+        )
+
+
+class TooManyStreamsError(ServingError):
+    """More streams are open than the operator allows."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"{limit} streams are open already; close one, send ModelInfer instead, or have the "
+            "operator raise --max-streams"
+        )
+
+
+class ShuttingDownError(ServingError):
+    """The server ends: what it took is answered, the rest is for another server."""
+
+    def __init__(self) -> None:
+        super().__init__("the server shuts down; send again what is unanswered, to another one")
+
+
+class RegionNotFoundError(ServingError):
+    """No shared memory is registered under that name."""
+
+    def __init__(self, name: str, registered: Iterable[str]) -> None:
+        names = ", ".join(sorted(registered)) or "none"
+        super().__init__(f"shared memory region {quote(name)} not found; registered: {names}")
+
+
+class RegionExistsError(ServingError):
+    """Shared memory is registered under that name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"shared memory region {quote(name)} is registered already; unregister it first, "
+            "or take another name"
+        )
+
+
+class TooManyRegionsError(ServingError):
+    """More regions of shared memory are registered than the server keeps."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} shared memory regions are registered already; unregister some")
+
+
 class MessageTooLargeError(ServingError):
     """A message beyond the limit that the operator set."""
 
@@ -125,6 +181,16 @@ class MessageTooLargeError(ServingError):
         super().__init__(
             f"message of {size} bytes is above the server's limit of {limit}; "
             "send fewer rows a call, or have the operator raise --max-message-bytes"
+        )
+
+
+class TooManyRowsError(ServingError):
+    """More rows in a call than the operator allows."""
+
+    def __init__(self, model: str, rows: int, limit: int) -> None:
+        super().__init__(
+            f"model {model!r}: {rows} rows are above the server's limit of {limit}; "
+            "send fewer rows a call, or have the operator raise --max-rows"
         )
 
 
@@ -160,11 +226,18 @@ STATUS: dict[type[ServingError], Status] = {
     VersionNotFoundError: Status.NOT_FOUND,
     ModelFailedError: Status.FAILED_PRECONDITION,
     ModelLoadingError: Status.UNAVAILABLE,
+    TooManyRowsError: Status.RESOURCE_EXHAUSTED,
     MessageTooLargeError: Status.RESOURCE_EXHAUSTED,
     QueueFullError: Status.RESOURCE_EXHAUSTED,
     DeadlineExpiredError: Status.DEADLINE_EXCEEDED,
     CallCancelledError: Status.CANCELLED,
     UnsupportedError: Status.UNIMPLEMENTED,
+    NotAllowedError: Status.PERMISSION_DENIED,
+    TooManyStreamsError: Status.RESOURCE_EXHAUSTED,
+    ShuttingDownError: Status.UNAVAILABLE,
+    RegionNotFoundError: Status.NOT_FOUND,
+    RegionExistsError: Status.ALREADY_EXISTS,
+    TooManyRegionsError: Status.RESOURCE_EXHAUSTED,
     RunError: Status.INTERNAL,
     InternalError: Status.INTERNAL,
 }

@@ -15,6 +15,7 @@ class Health:
     def __init__(self) -> None:
         self._lock = Lock()
         self._serving = {SERVER: False}
+        self._draining = False
         self._listeners: list[Listener] = []
 
     @property
@@ -25,12 +26,17 @@ class Health:
     def set(self, name: str, serving: bool) -> None:
         """Change the state of a model, or of the server under the name SERVER."""
         with self._lock:
+            serving = serving and not self._draining
+            if self._serving.get(name) == serving:
+                return
             self._serving[name] = serving
             for listener in self._listeners:
                 listener(name, serving)
 
     def drain(self) -> None:
-        """Say of everything that it no longer serves; the server goes on answering."""
+        """Say of everything that it no longer serves, for good; the server goes on answering."""
+        with self._lock:
+            self._draining = True
         for name in list(self._serving):
             self.set(name, serving=False)
 

@@ -2,39 +2,43 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
+from onnx import GraphProto
 
 from forwardpass.proto import metadata
-from forwardpass.proto.datatypes import DATATYPES
 from forwardpass.proto.metadata import MetadataError
 from forwardpass.proto.spec import TensorError, TensorSpec
-from forwardpass.proto.tensors import encode_raw
-from forwardpass.server.batching import BatchQueue, Job
-from forwardpass.server.errors import InvalidTensorError, ModelFailedError, RunError
+from forwardpass.server.batching import BatchQueue, Job, QueueLimits
+from forwardpass.server.computation import Computation
+from forwardpass.server.errors import ModelFailedError, ServingError
 from forwardpass.server.proof import WrongAnswerError, prove
 from forwardpass.server.repository import ModelFile
 from forwardpass.server.runtime import Session, SessionError
+from forwardpass.server.statistics import Statistics
 from forwardpass.server.tuning import tune
 
 
 class Model:
     """One version of one model, loaded and proven."""
 
-    def __init__(self, file: ModelFile) -> None:
+    def __init__(
+        self,
+        file: ModelFile,
+        content: bytes,
+        graph: GraphProto,
+        queue: QueueLimits = QueueLimits(),  # noqa: B008 - frozen
+    ) -> None:
         """Load the file and let it answer its own samples, or a warm-up row if it has none.
+
+        content is what was read from the file, graph the graph in it.
 
         Raises ModelFailedError with the reason.
         """
         self.name = file.name
         self.version = file.version
         try:
-            self.session = Session(file.path)
+            self.session = Session(file.path, content)
             prove(self.session)
-            graph = onnx.load(file.path).graph
             _check_ranks(graph)
             self.batching = tune(self.session, graph)
             self.labels = _labels(self.session)
@@ -47,24 +51,56 @@ class Model:
         self.outputs: Mapping[str, TensorSpec] = MappingProxyType(
             {spec.name: spec for spec in self.session.outputs}
         )
-        self.properties = metadata.published(self.session.metadata)
-        """What the file says of itself, for ModelMetadata."""
+        self.properties = {
+            **metadata.published(self.session.metadata),
+            metadata.BATCH_INVARIANT: self.batching.invariance,
+        }
+        """For ModelMetadata: what the file says of itself, and what was found out here."""
+        self.statistics = Statistics()
+        """What it has answered, and how long that took."""
+        # The queue knows the computation and not the model: in a cycle the session's memory
+        # would outlive its last call, until Python looks for garbage.
+        computation = Computation(self.name, self.session, self.statistics)
         self._queue = BatchQueue(
-            self.name, self._compute, max_rows=self.batching.max_rows, max_waiting=1024, runners=1
+            self.name, computation.run, max_rows=self.batching.max_rows, limits=queue
         )
 
-    def run(self, job: Job) -> None:
-        """Return when the job has its answers: together with what waits, or in pieces.
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Return when every job of one kind has its answers or its error.
 
-        Raises ServingError.
+        Their rows run together with what waits, as many at once as pay.
         """
-        if job.rows <= self.batching.max_rows or not job.kind.by_rows:
-            self._queue.run(job)
-            return
+        limit = self.batching.max_rows
+        together: list[Job] = []
+        rows = 0
+        for job in jobs:
+            if together and (rows + job.rows > limit or not job.kind.by_rows):
+                self._enqueue(together)
+                together, rows = [], 0
+            if job.rows > limit and job.kind.by_rows:
+                self._run_in_pieces(job)
+            else:
+                together.append(job)
+                rows += job.rows
+        if together:
+            self._enqueue(together)
+
+    def _enqueue(self, jobs: Sequence[Job]) -> None:
+        try:
+            self._queue.run(jobs)
+        except ServingError as error:
+            for job in jobs:
+                job.error = error
+
+    def _run_in_pieces(self, job: Job) -> None:
         # The rows of others get their turn between the pieces.
-        pieces = [self._piece(job, start) for start in range(0, job.rows, self.batching.max_rows)]
+        limit = self.batching.max_rows
+        pieces = [self._piece(job, start) for start in range(0, job.rows, limit)]
         for piece in pieces:
-            self._queue.run(piece)
+            self._enqueue([piece])
+            if piece.error is not None:
+                job.error = piece.error
+                return
         job.answers = [b"".join(parts) for parts in zip(*(p.answers for p in pieces), strict=True)]
         job.shapes = [(job.rows, *shape[1:]) for shape in pieces[0].shapes]
         job.waited_ns = sum(piece.waited_ns for piece in pieces)
@@ -79,46 +115,8 @@ class Model:
         ]
         return Job(job.kind, tensors, end - start, job.deadline, job.active)
 
-    def _compute(self, jobs: Sequence[Job]) -> None:
-        """Run jobs of one kind together: their rows side by side, in their order."""
-        kind = jobs[0].kind
-        rows = sum(job.rows for job in jobs)
-        feeds: dict[str, NDArray[Any]] = {}
-        for index, (spec, shape) in enumerate(zip(self.session.inputs, kind.shapes, strict=True)):
-            if len(jobs) == 1:
-                tensor = jobs[0].tensors[index]
-            else:
-                tensor = b"".join([job.tensors[index] for job in jobs])
-            if spec.datatype != "BYTES":
-                whole = (rows, *shape) if kind.by_rows else shape
-                tensor = np.frombuffer(tensor, DATATYPES[spec.datatype].dtype).reshape(whole)
-            feeds[spec.name] = tensor
-        try:
-            arrays = self.session.run(feeds, kind.outputs)
-        except TensorError as error:
-            raise InvalidTensorError(self.name, error) from error
-        except SessionError as error:
-            raise RunError(self.name, str(error)) from error
-        tensors = [
-            encode_raw(array, "BYTES") if array.dtype == object else array.tobytes()
-            for array in arrays
-        ]
-        if len(jobs) == 1:
-            jobs[0].answers = tensors
-            jobs[0].shapes = [array.shape for array in arrays]
-            return
-        start = 0
-        for job in jobs:
-            end = start + job.rows
-            job.answers = [
-                tensor[start * len(tensor) // rows : end * len(tensor) // rows]
-                for tensor in tensors
-            ]
-            job.shapes = [(job.rows, *array.shape[1:]) for array in arrays]
-            start = end
 
-
-def _check_ranks(graph: onnx.GraphProto) -> None:
+def _check_ranks(graph: GraphProto) -> None:
     # onnxruntime tells an input of any rank and a scalar alike.
     for value in graph.input:
         if not value.type.tensor_type.HasField("shape"):

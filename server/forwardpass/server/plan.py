@@ -1,15 +1,17 @@
 """What is the same for all calls that differ only in their tensors' bytes and their id."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from forwardpass.proto import inference_pb2 as pb
+from forwardpass.proto.spec import TensorError
 from forwardpass.proto.tensors import decode_raw, encode_raw
 from forwardpass.server.batching import Job, Kind
 from forwardpass.server.classification import classify
-from forwardpass.server.errors import ReplyTooLargeError
+from forwardpass.server.errors import InvalidTensorError, ReplyTooLargeError
 from forwardpass.server.model import Model
+from forwardpass.server.regions import Place
 from forwardpass.server.validation import Inference, RequestedOutput
 from forwardpass.server.wire import join
 
@@ -31,13 +33,14 @@ class Plan:
     """Bytes of each tensor, in the request's order."""
     repeatable: bool
     """Whether a call with the same head and tensors of these sizes is as valid as the first:
-    not so for BYTES, whose sizes say nothing of their number."""
+    not so for BYTES, whose sizes say nothing of their number, nor where shared memory is used."""
     head: bytes
     """Of every reply: the model's name and version."""
     timed: bool
     """Whether the caller wants to know where the time went."""
-    classified: bool
-    """Whether an output is wanted as its highest columns."""
+    plain: bool
+    """Whether the reply has every output as the model gives it: not its highest columns, nor
+    put into shared memory."""
     _described: tuple[Sequence[tuple[int, ...]], bytes] = field(default=((), b""))
     """The shapes of the last answers, and the reply's description of them."""
 
@@ -59,15 +62,18 @@ class Plan:
             outputs=inference.outputs,
             sent=tuple(sent.index(name) for name in model.inputs),
             sizes=tuple(inference.inputs[name].nbytes for name in sent),
-            repeatable=all(spec.datatype != "BYTES" for spec in model.inputs.values()),
+            repeatable=not inference.shared
+            and all(spec.datatype != "BYTES" for spec in model.inputs.values()),
             head=pb.ModelInferResponse(
                 model_name=model.name, model_version=str(model.version)
             ).SerializeToString(),
             timed=timed,
-            classified=any(output.classes is not None for output in inference.outputs),
+            plain=all(
+                output.classes is None and output.place is None for output in inference.outputs
+            ),
         )
 
-    def fits(self, tensors: Sequence[bytes]) -> bool:
+    def fits(self, tensors: Sequence[bytes | memoryview]) -> bool:
         """Tell whether tensors of a request of this form, in its order, have the right sizes."""
         return len(tensors) == len(self.sizes) and all(
             len(tensor) == size for tensor, size in zip(tensors, self.sizes, strict=True)
@@ -80,51 +86,60 @@ class Plan:
             for name, spec in self.model.inputs.items()
         ]
 
-    def in_order(self, tensors: Sequence[bytes]) -> list[bytes]:
+    def in_order(self, tensors: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
         """Put the tensors of a request into the order of the model's inputs."""
         return [tensors[place] for place in self.sent]
 
     def reply(self, id_field: bytes, job: Job) -> bytes:
         """Write the reply to a call whose job is done.
 
-        Raises ReplyTooLargeError.
+        Raises ReplyTooLargeError, and InvalidTensorError where shared memory has no room.
         """
         size = sum(map(len, job.answers))
         if size > MAX_REPLY_BYTES:
             raise ReplyTooLargeError(self.model.name, size, MAX_REPLY_BYTES)
-        if self.classified:
-            return self._reply_classified(id_field, job)
+        if not self.plain:
+            return self._special_reply(id_field, job)
         shapes, described = self._described
         if job.shapes != shapes:
             described = _describe(
-                (name, self.model.outputs[name].datatype, shape)
+                (name, self.model.outputs[name].datatype, shape, None)
                 for name, shape in zip(self.kind.outputs, job.shapes, strict=True)
             )
             # One assignment: another thread sees both or neither.
             self._described = job.shapes, described
         return join(self.head, id_field, described, job.answers)
 
-    def _reply_classified(self, id_field: bytes, job: Job) -> bytes:
+    def _special_reply(self, id_field: bytes, job: Job) -> bytes:
         described: list[_Described] = []
         tensors: list[bytes] = []
         for output, shape, answer in zip(self.outputs, job.shapes, job.answers, strict=True):
+            place = output.place
             datatype = self.model.outputs[output.name].datatype
             if output.classes is not None:
                 scores = decode_raw(output.name, answer, datatype, shape)
                 labels = self.model.labels.get(output.name, ())
                 texts = classify(scores, output.classes, labels)
                 datatype, shape, answer = "BYTES", texts.shape, encode_raw(texts, "BYTES")
-            described.append((output.name, datatype, shape))
+            if place is not None:
+                try:
+                    place.write(answer)
+                except TensorError as error:
+                    raise InvalidTensorError(self.model.name, error) from error
+                place, answer = replace(place, byte_size=len(answer)), b""
+            described.append((output.name, datatype, shape, place))
             tensors.append(answer)
         return join(self.head, id_field, _describe(described), tensors)
 
 
-_Described = tuple[str, str, tuple[int, ...]]
+_Described = tuple[str, str, tuple[int, ...], Place | None]
 
 
 def _describe(outputs: Iterable[_Described]) -> bytes:
-    """Write the outputs of a reply: name, datatype, shape."""
+    """Write the outputs of a reply: name, datatype, shape, and where in shared memory it is."""
     reply = pb.ModelInferResponse()
-    for name, datatype, shape in outputs:
-        reply.outputs.add(name=name, datatype=datatype, shape=shape)
+    for name, datatype, shape, place in outputs:
+        output = reply.outputs.add(name=name, datatype=datatype, shape=shape)
+        if place is not None:
+            place.describe(output.parameters)
     return reply.SerializeToString()

@@ -1,5 +1,6 @@
 """The proof at load: a model answers its own samples, or a warm-up row, before it is ready."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from forwardpass.proto.metadata import MetadataError, Samples
 from forwardpass.proto.spec import TensorSpec, check_shape
 from forwardpass.server.runtime import Session, SessionError
 
-_WARM_UP_SIZES = (1, 2, 3, 4, 8, 16, 32, 64)
+_WARM_UP_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 16, 28, 32, 64, 128)
 """Lengths to try for axes of any length: a Reshape in the graph may take only some."""
 
 
@@ -33,15 +34,15 @@ def prove(session: Session) -> None:
 
 
 def _warm_up(session: Session) -> None:
-    """Run rows of zeros: the first call of a session is its slowest.
+    """Run a row, or as few as the graph lets it be: the first call of a session is its slowest.
 
-    Axes of any length are one long, or as short as the graph lets them be.
+    Zeros are tried first, then ones (an integer cannot be divided by zero).
     """
     names = [spec.name for spec in session.outputs]
     failure: SessionError | None = None
-    for size in _WARM_UP_SIZES:
+    for size, value in product(_WARM_UP_SIZES, (0, 1)):
         try:
-            session.run({spec.name: _zeros(spec, size) for spec in session.inputs}, names)
+            session.run({spec.name: _filled(spec, size, value) for spec in session.inputs}, names)
         except SessionError as error:
             failure = failure or error
         else:
@@ -50,12 +51,12 @@ def _warm_up(session: Session) -> None:
         raise failure
 
 
-def _zeros(spec: TensorSpec, any_size: int) -> NDArray[Any]:
+def _filled(spec: TensorSpec, any_size: int, value: int) -> NDArray[Any]:
     shape = [any_size if size < 0 else size for size in spec.shape]
     check_shape(f"input {spec.name!r}", spec, shape)
     if spec.datatype == "BYTES":
-        return np.full(shape, b"", dtype=object)
-    return np.zeros(shape, DATATYPES[spec.datatype].dtype)
+        return np.full(shape, b"%d" % value, dtype=object)
+    return np.full(shape, value, DATATYPES[spec.datatype].dtype)
 
 
 def _replay(session: Session, samples: Samples) -> None:

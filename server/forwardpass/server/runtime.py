@@ -45,19 +45,25 @@ class SessionError(Exception):
 class Session:
     """A loaded model; `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
         """Load a file.
+
+        content: What was read from it, where that was checked: the file may be another by now.
 
         Raises SessionError if onnxruntime refuses it or if one of its inputs or outputs is of a
         type that the protocol cannot carry.
         """
         try:
             session = onnxruntime.InferenceSession(
-                str(path), _options(), providers=["CPUExecutionProvider"]
+                str(path) if content is None else content,
+                _options(path.parent),
+                providers=["CPUExecutionProvider"],
             )
         # onnxruntime's exceptions share no base but Exception.
         except Exception as error:
             raise SessionError(_without_paths(str(error), path)) from error
+        # Kept by onnxruntime to start over on another device, which never comes to pass here.
+        session._model_bytes = None
         self._session = session
         self.inputs = tuple(_spec("input", arg) for arg in session.get_inputs())
         self.outputs = tuple(_spec("output", arg) for arg in session.get_outputs())
@@ -84,8 +90,12 @@ class Session:
         return arrays
 
 
-def _options() -> Any:
+def _options(folder: Path) -> Any:
     options = onnxruntime.SessionOptions()
+    # Where a model that is loaded from bytes may have further data.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(folder)
+    )
     # Small networks: more threads cost CPU and gain nothing (35.8 % against 2.2 % measured).
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

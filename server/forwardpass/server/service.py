@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any, TypeVar
 
-from google.protobuf.message import DecodeError, Message
-
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto import timing
 from forwardpass.proto.spec import TensorSpec
 from forwardpass.proto.version import __version__
-from forwardpass.server.batching import Job
+from forwardpass.server.batching import Job, Kind
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.errors import (
     InternalError,
-    InvalidRequestError,
     ModelFailedError,
     ModelLoadingError,
     ModelNotFoundError,
@@ -28,8 +25,11 @@ from forwardpass.server.errors import (
     VersionNotFoundError,
 )
 from forwardpass.server.health import Health
+from forwardpass.server.model import Model
 from forwardpass.server.plan import Plan
-from forwardpass.server.validation import validate
+from forwardpass.server.regions import Regions
+from forwardpass.server.rpc import Extension, Rpc, parse, rpc
+from forwardpass.server.validation import Inference, validate
 from forwardpass.server.wire import split
 
 logger = logging.getLogger(__name__)
@@ -37,12 +37,14 @@ logger = logging.getLogger(__name__)
 SERVICE = "inference.GRPCInferenceService"
 PLATFORM = "onnx_onnxv1"
 EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
+"""What the six RPCs can do beyond their protocol; clients look there before they ask."""
 
 _MAX_PLANS = 4096
 _MAX_PLAN_BYTES = 2048
 """Bounds what callers that never repeat themselves can make us keep."""
 
-_M = TypeVar("_M", bound=Message)
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,52 +69,101 @@ class Reply:
     """Where the caller asked for it: the parts of the server's time, in microseconds."""
 
 
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A call between its decoding and its reply."""
+
+    plan: Plan
+    id_field: bytes
+    job: Job
+    arrived_ns: int
+    decoded_ns: int
+    """Both on the clock of time.perf_counter_ns."""
+
+
 class Service:
     """The Open Inference Protocol over the models of a catalog."""
 
-    def __init__(self, catalog: Catalog, health: Health) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        health: Health,
+        *,
+        max_rows: int = 2**20,
+        regions: Regions | None = None,
+        extensions: Sequence[Extension] = (),
+    ) -> None:
+        """Serve a catalog; without regions no caller may use shared memory."""
         self._catalog = catalog
+        self._max_rows = max_rows
         self._health = health
-        self.unary: Mapping[str, Callable[[bytes], bytes]] = {
-            "ServerLive": self._rpc(pb.ServerLiveRequest, self._server_live),
-            "ServerReady": self._rpc(pb.ServerReadyRequest, self._server_ready),
-            "ModelReady": self._rpc(pb.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": self._rpc(pb.ServerMetadataRequest, self._server_metadata),
-            "ModelMetadata": self._rpc(pb.ModelMetadataRequest, self._model_metadata),
+        self._regions = Regions() if regions is None else regions
+        self._extensions = (*EXTENSIONS, *(name for other in extensions for name in other.names))
+        self.unary: dict[str, Rpc] = {
+            "ServerLive": rpc(pb.ServerLiveRequest, self._server_live),
+            "ServerReady": rpc(pb.ServerReadyRequest, self._server_ready),
+            "ModelReady": rpc(pb.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": rpc(pb.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": rpc(pb.ModelMetadataRequest, self._model_metadata),
         }
-        """The RPCs but ModelInfer by name: serialized request -> serialized reply.
-
-        Each raises ServingError.
-        """
+        """The unary RPCs but ModelInfer by name."""
+        for extension in extensions:
+            self.unary |= extension.rpcs
 
     def infer(self, calls: Sequence[Call]) -> list[Reply | ServingError]:
         """Answer ModelInfer calls that wait together: one answer or error each, in order."""
-        return [self._answer(call) for call in calls]
+        work = [self._guarded(self._prepare, call) for call in calls]
+        groups: dict[tuple[Model, Kind], list[Job]] = {}
+        for item in work:
+            if isinstance(item, _Work):
+                groups.setdefault((item.plan.model, item.plan.kind), []).append(item.job)
+        for (model, _), jobs in groups.items():
+            model.run(jobs)
+        return [
+            item if isinstance(item, ServingError) else self._guarded(self._finish, item)
+            for item in work
+        ]
 
-    def _answer(self, call: Call) -> Reply | ServingError:
+    def _guarded(self, step: Callable[[_T], _R], item: _T) -> _R | ServingError:
         try:
-            return self._infer(call)
+            return step(item)
         except ServingError as error:
             return error
         except Exception:
             logger.exception("unexpected error in ModelInfer")
             return InternalError()
 
-    def _infer(self, call: Call) -> Reply:
-        start = perf_counter_ns()
+    def _prepare(self, call: Call) -> _Work:
+        arrived_ns = perf_counter_ns()
         plan, id_field, tensors = self._decode(call.message)
         job = Job(plan.kind, tensors, plan.rows, call.deadline, call.active)
-        decoded = perf_counter_ns()
-        plan.model.run(job)
-        computed = perf_counter_ns()
-        message = plan.reply(id_field, job)
+        return _Work(plan, id_field, job, arrived_ns, perf_counter_ns())
+
+    def _finish(self, work: _Work) -> Reply:
+        plan, job = work.plan, work.job
+        computed_ns = perf_counter_ns()
+        try:
+            if job.error is not None:
+                raise job.error
+            message = plan.reply(work.id_field, job)
+        except Exception:
+            plan.model.statistics.failed(perf_counter_ns() - work.arrived_ns)
+            raise
+        ended_ns = perf_counter_ns()
+        decode_ns, encode_ns = work.decoded_ns - work.arrived_ns, ended_ns - computed_ns
+        # Whatever is not one of the other parts was spent waiting, for a run or for calls that
+        # were handled together with this one.
+        queue_ns = computed_ns - work.decoded_ns - job.ran_ns
+        plan.model.statistics.answered(
+            plan.rows, decode_ns, queue_ns, job.ran_ns, encode_ns, ended_ns
+        )
         if not plan.timed:
             return Reply(message)
         parts = {
-            "decode": decoded - start,
+            "decode": decode_ns,
             "queue": job.waited_ns,
             "compute": job.ran_ns,
-            "encode": perf_counter_ns() - computed,
+            "encode": encode_ns,
         }
         return Reply(message, {name: ns / 1e3 for name, ns in parts.items()})
 
@@ -125,9 +176,9 @@ class Service:
             plan = plans.get(parts.head)
             if plan is not None and plan.fits(parts.tensors):
                 return plan, parts.id_field, plan.in_order(parts.tensors)
-        request = _parse(pb.ModelInferRequest, message)
+        request = parse(pb.ModelInferRequest, message)
         model = self._catalog.find(request.model_name, request.model_version)
-        inference = validate(model, request)
+        inference = self._validate(model, request)
         sent = [tensor.name for tensor in request.inputs]
         plan = Plan.of(model, inference, sent, timed=timing.PARAMETER in request.parameters)
         if parts is not None and plan.repeatable and len(parts.head) <= _MAX_PLAN_BYTES:
@@ -137,19 +188,13 @@ class Service:
         id_field = pb.ModelInferResponse(id=request.id).SerializeToString()
         return plan, id_field, plan.tensors(inference)
 
-    def _rpc(
-        self, request_type: type[_M], answer: Callable[[_M], Message]
-    ) -> Callable[[bytes], bytes]:
-        def rpc(call: bytes) -> bytes:
-            try:
-                return answer(_parse(request_type, call)).SerializeToString()
-            except ServingError:
-                raise
-            except Exception as error:
-                logger.exception("unexpected error in %s", answer.__name__)
-                raise InternalError from error
-
-        return rpc
+    def _validate(self, model: Model, request: pb.ModelInferRequest) -> Inference:
+        started_ns = perf_counter_ns()
+        try:
+            return validate(model, request, self._regions, self._max_rows)
+        except ServingError:
+            model.statistics.failed(perf_counter_ns() - started_ns)
+            raise
 
     def _server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -166,7 +211,7 @@ class Service:
 
     def _server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(
-            name="forwardpass", version=__version__, extensions=EXTENSIONS
+            name="forwardpass", version=__version__, extensions=self._extensions
         )
 
     def _model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
@@ -179,16 +224,6 @@ class Service:
             outputs=map(_tensor_metadata, model.outputs.values()),
             properties=model.properties,
         )
-
-
-def _parse(message_type: type[_M], call: bytes) -> _M:
-    try:
-        return message_type.FromString(call)
-    # protobuf in pure Python raises UnicodeDecodeError for text that is not UTF-8.
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(
-            message_type.DESCRIPTOR.name, "expected this message, got bytes that do not parse as it"
-        ) from error
 
 
 def _tensor_metadata(spec: TensorSpec) -> Any:

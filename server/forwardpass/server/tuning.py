@@ -13,7 +13,7 @@ from onnx import GraphProto
 from forwardpass.proto.datatypes import DATATYPES
 from forwardpass.proto.spec import TensorSpec
 from forwardpass.server.row_wise import NotRowWiseError, prove_row_wise
-from forwardpass.server.runtime import Session
+from forwardpass.server.runtime import Session, SessionError
 
 _SIZES = (1, 8, 64, 512)
 """Rows at which the cost of a run is measured."""
@@ -40,10 +40,15 @@ class Batching:
     curve_us: Mapping[int, float]
     """Rows of a run -> its cost in microseconds, on this machine."""
 
+    differs: bool = False
+    """Whether that is because rows run together did not equal single ones bit for bit."""
+
     @property
-    def invariant(self) -> bool:
-        """Whether batched rows equal single rows bit for bit here."""
-        return self.max_rows > 1
+    def invariance(self) -> str:
+        """What is published under `metadata.BATCH_INVARIANT`."""
+        if self.max_rows > 1:
+            return "true"
+        return "false" if self.differs else f"not batched: {self.reason}"
 
 
 def tune(session: Session, graph: GraphProto) -> Batching:
@@ -51,7 +56,6 @@ def tune(session: Session, graph: GraphProto) -> Batching:
 
     Batched only if the graph proves that rows are independent, and rows run together equal
     single ones bit for bit on this machine; as far as the cost of a row goes on falling.
-    Raises SessionError if a run fails.
     """
     try:
         prove_row_wise(graph)
@@ -64,10 +68,13 @@ def tune(session: Session, graph: GraphProto) -> Batching:
         return Batching(1, f"a row of its inputs has {_row_bytes(session.inputs)} bytes", {})
     feeds = {spec.name: _rows(spec, count, rng) for spec in session.inputs}
     names = [spec.name for spec in session.outputs]
-    different = _first_difference(session, feeds, names)
-    if different:
-        return Batching(1, different, {})
-    curve = _curve(session, feeds, names)
+    try:
+        different = _first_difference(session, feeds, names)
+        if different:
+            return Batching(1, different, {}, differs=True)
+        curve = _curve(session, feeds, names)
+    except SessionError as error:
+        return Batching(1, f"random rows failed {error}", {})
     return Batching(_largest_useful(curve), "", curve)
 
 
@@ -89,7 +96,8 @@ def _rows(spec: TensorSpec, count: int, rng: np.random.Generator) -> NDArray[np.
     dtype = DATATYPES[spec.datatype].dtype
     if dtype.kind == "f":
         return rng.standard_normal(shape).astype(dtype)
-    return rng.integers(0, 2, shape).astype(dtype)
+    # Not zero, by which integers cannot be divided.
+    return rng.integers(1, 3, shape).astype(dtype)
 
 
 def _first_difference(

@@ -5,7 +5,7 @@ INVALID_ARGUMENT with the tensor, what was expected, what came and the fix (prot
 section 5), and before anything of the size that a caller states is allocated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,13 @@ from forwardpass.proto.spec import (
     check_datatype,
     check_shape,
     check_symbols,
+    quote,
 )
 from forwardpass.proto.tensors import decode_raw, decode_typed
-from forwardpass.server.errors import InvalidRequestError, InvalidTensorError, UnsupportedError
+from forwardpass.server.errors import InvalidRequestError, InvalidTensorError, TooManyRowsError
 from forwardpass.server.model import Model
+from forwardpass.server.regions import Place, Regions
 
-_SHARED_MEMORY = "shared_memory_region"
 _CLASSIFICATION = "classification"
 _INTEGERS = ("priority", "timeout")
 
@@ -35,6 +36,8 @@ class RequestedOutput:
     name: str
     classes: int | None = None
     """How many of the highest columns to answer instead of the tensor; None: the tensor."""
+    place: Place | None = None
+    """Where in shared memory to put the tensor; None: into the reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +48,26 @@ class Inference:
     """By input name; dtype and shape are the model's."""
     outputs: tuple[RequestedOutput, ...]
     """In the order asked, else all in the graph's order."""
+    shared: bool
+    """Whether an input came, or an output is to go, through shared memory."""
 
 
-def validate(model: Model, request: ModelInferRequest) -> Inference:
-    """Check a request against its model and read its tensors.
+def validate(
+    model: Model, request: ModelInferRequest, regions: Regions, max_rows: int
+) -> Inference:
+    """Check a request against its model and read its tensors, some of them from regions.
 
-    Raises InvalidRequestError, InvalidTensorError or UnsupportedError.
+    Raises InvalidRequestError, InvalidTensorError, TooManyRowsError, and what Regions.source does.
     """
     _check_parameters(request.parameters)
     try:
-        return Inference(_inputs(model, request), _outputs(model, request))
+        places = [
+            regions.source(f"input {quote(sent.name)}", sent.parameters) for sent in request.inputs
+        ]
+        inputs = _inputs(model, request, places, max_rows)
+        outputs = _outputs(model, request, regions)
+        places += [output.place for output in outputs]
+        return Inference(inputs, outputs, shared=any(place is not None for place in places))
     except TensorError as error:
         raise InvalidTensorError(model.name, error) from error
 
@@ -70,47 +83,55 @@ def _check_parameters(parameters: Mapping[str, InferParameter]) -> None:
             )
 
 
-def _inputs(model: Model, request: ModelInferRequest) -> dict[str, NDArray[Any]]:
+def _inputs(
+    model: Model,
+    request: ModelInferRequest,
+    places: Sequence[Place | None],
+    max_rows: int,
+) -> dict[str, NDArray[Any]]:
     raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
+    sent_here = places.count(None)
+    if raw and len(raw) != sent_here:
         raise InvalidRequestError(
             "raw_input_contents",
-            f"expected {len(request.inputs)} entries, one an input, got {len(raw)}; "
+            f"expected {sent_here} entries, one an input, got {len(raw)}; "
             "send all inputs raw or all typed, never mixed",
         )
+    rest = iter(raw)
     specs = model.inputs
     arrays: dict[str, NDArray[Any]] = {}
-    for index, sent in enumerate(request.inputs):
-        tensor = f"input {sent.name!r}"
+    for sent, place in zip(request.inputs, places, strict=True):
+        tensor = f"input {quote(sent.name)}"
         spec = specs.get(sent.name)
         if spec is None:
             raise TensorError(
                 tensor,
                 expected=f"one of {', '.join(map(repr, specs))}",
-                got=repr(sent.name),
+                got=quote(sent.name),
                 fix="use the names of ModelMetadata",
             )
         if sent.name in arrays:
             raise TensorError(
                 tensor, expected="it once", got="it twice", fix="send every input once"
             )
-        if _SHARED_MEMORY in sent.parameters:
-            raise UnsupportedError(f"{tensor}: shared memory is not served; send the tensor itself")
         check_datatype(tensor, spec, sent.datatype)
         shape = tuple(sent.shape)
         check_shape(tensor, spec, shape)
-        if not raw:
+        if spec.shape[:1] == (-1,) and shape[0] > max_rows:
+            raise TooManyRowsError(model.name, shape[0], max_rows)
+        if place is None and not raw:
             _check_typed(tensor, sent, shape)
             arrays[sent.name] = decode_typed(tensor, sent.contents, sent.datatype, shape)
         elif sent.HasField("contents"):
             raise TensorError(
                 tensor,
-                expected="raw_input_contents alone",
+                expected=f"{'raw_input_contents' if place is None else 'shared memory'} alone",
                 got="typed contents as well",
                 fix="send all inputs raw or all typed, never mixed",
             )
         else:
-            arrays[sent.name] = decode_raw(tensor, raw[index], sent.datatype, shape)
+            data = next(rest) if place is None else place.read()
+            arrays[sent.name] = decode_raw(tensor, data, sent.datatype, shape)
     missing = [name for name in specs if name not in arrays]
     if missing:
         raise TensorError(
@@ -135,28 +156,35 @@ def _check_typed(
         )
 
 
-def _outputs(model: Model, request: ModelInferRequest) -> tuple[RequestedOutput, ...]:
+def _outputs(
+    model: Model, request: ModelInferRequest, regions: Regions
+) -> tuple[RequestedOutput, ...]:
     if not request.outputs:
         return tuple(RequestedOutput(name) for name in model.outputs)
     wanted: dict[str, RequestedOutput] = {}
     for asked in request.outputs:
-        tensor = f"output {asked.name!r}"
+        tensor = f"output {quote(asked.name)}"
         if asked.name not in model.outputs:
             raise TensorError(
                 tensor,
                 expected=f"one of {', '.join(map(repr, model.outputs))}",
-                got=repr(asked.name),
+                got=quote(asked.name),
                 fix="use the names of ModelMetadata",
             )
         if asked.name in wanted:
             raise TensorError(
                 tensor, expected="it once", got="it twice", fix="ask for every output once"
             )
-        if _SHARED_MEMORY in asked.parameters:
-            raise UnsupportedError(f"{tensor}: shared memory is not served; take the tensor itself")
-        wanted[asked.name] = RequestedOutput(
-            asked.name, _classes(tensor, model.outputs[asked.name], asked.parameters)
-        )
+        classes = _classes(tensor, model.outputs[asked.name], asked.parameters)
+        place = regions.place(tensor, asked.parameters)
+        if classes is not None and place is not None:
+            raise TensorError(
+                tensor,
+                expected="classification or shared memory",
+                got="both",
+                fix="take the classes in the reply",
+            )
+        wanted[asked.name] = RequestedOutput(asked.name, classes, place)
     return tuple(wanted.values())
 
 

@@ -14,6 +14,9 @@ _ID_TAG = 3 << 3 | 2
 _RAW_TAG = 7 << 3 | 2
 _REPLY_RAW_TAG = bytes([6 << 3 | 2])
 
+_LARGE_BYTES = 2**16
+"""What is not copied: below it the copy costs less than the view."""
+
 
 class Parts(NamedTuple):
     """A ModelInferRequest in three parts."""
@@ -22,8 +25,8 @@ class Parts(NamedTuple):
     """All but the other two: equal heads mean equal models, tensors, shapes and parameters."""
     id_field: bytes
     """The request's id with tag and length, which the reply has, too; empty without one."""
-    tensors: list[bytes]
-    """raw_input_contents."""
+    tensors: list[bytes | memoryview]
+    """raw_input_contents; large ones are views of the message."""
 
 
 def split(message: bytes) -> Parts | None:
@@ -47,13 +50,17 @@ def split(message: bytes) -> Parts | None:
                 id_start, id_end = position, start + size
             position = start + size
         head_end = position
-        tensors = []
+        tensors: list[bytes | memoryview] = []
         while position < end:
             if message[position] != _RAW_TAG:
                 return None
             start, size = _length(message, position + 1)
             position = start + size
-            tensors.append(message[start:position])
+            tensors.append(
+                message[start:position]
+                if size < _LARGE_BYTES
+                else memoryview(message)[start:position]
+            )
     except IndexError:
         return None
     if position != end or not tensors:
@@ -71,6 +78,11 @@ def join(head: bytes, id_field: bytes, outputs: bytes, tensors: Sequence[bytes])
     for tensor in tensors:
         parts += (_REPLY_RAW_TAG, _varint(len(tensor)), tensor)
     return b"".join(parts)
+
+
+def length_delimited(field: int, *parts: bytes) -> bytes:
+    """Write a field that holds text, bytes or a message, here as the parts that make it up."""
+    return b"".join((_varint(field << 3 | 2), _varint(sum(map(len, parts))), *parts))
 
 
 def _length(message: bytes, position: int) -> tuple[int, int]:

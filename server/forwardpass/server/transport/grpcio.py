@@ -4,28 +4,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
-from typing import NoReturn
 
 import grpc
-from google.protobuf import any_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
-from grpc_status import rpc_status
 
 from forwardpass.proto import inference_pb2, timing
 from forwardpass.server.config import Config
-from forwardpass.server.errors import STATUS, MessageTooLargeError, ServingError
+from forwardpass.server.errors import MessageTooLargeError, ServingError
+from forwardpass.server.gate import Gate
 from forwardpass.server.health import Health
-from forwardpass.server.service import SERVICE, Call, Reply, Service
+from forwardpass.server.service import SERVICE, Call, Service
+from forwardpass.server.transport.abort import abort
 from forwardpass.server.transport.health import SERVICE as HEALTH_SERVICE
 from forwardpass.server.transport.health import HealthTransport
-
-_MAX_TEXT_BYTES = 1000
-"""Of an error's text: it travels up to three times, encoded, within 8 KiB of trailers."""
-
-_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+from forwardpass.server.transport.streams import StreamTransport
 
 
 class ListenError(Exception):
@@ -37,6 +31,7 @@ class GrpcioServer:
 
     def __init__(self, config: Config, service: Service, state: Health) -> None:
         self._limit = config.max_message_bytes
+        self._gate = Gate()
         self._server = grpc.server(
             ThreadPoolExecutor(config.workers, thread_name_prefix="call"),
             options=[
@@ -44,6 +39,8 @@ class GrpcioServer:
                 # text names neither, cuts what is above twice the limit before it is in memory.
                 ("grpc.max_receive_message_length", min(2 * self._limit, 2**31 - 1)),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", config.max_calls_per_connection),
+                ("grpc.max_allowed_incoming_connections", config.max_connections),
                 # Two servers on one port would share its calls silently.
                 ("grpc.so_reuseport", 0),
             ],
@@ -53,10 +50,18 @@ class GrpcioServer:
             for name, answer in service.unary.items()
         }
         handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self._infer(service))
+        self._streams = StreamTransport(
+            service,
+            self._gate,
+            max_streams=config.max_streams,
+            max_message_bytes=self._limit,
+        )
+        handlers["ModelStreamInfer"] = self._streams.handler()
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, handlers),)
         )
-        self._server.add_generic_rpc_handlers((HealthTransport(state).handlers(),))
+        self._health = HealthTransport(state)
+        self._server.add_generic_rpc_handlers((self._health.handlers(),))
         self._add_reflection()
         self.port = self._bind(config)
         """The TCP port, picked where the configuration says 0."""
@@ -65,21 +70,34 @@ class GrpcioServer:
         """Begin to answer calls."""
         self._server.start()
 
+    def finish(self, grace_s: float) -> None:
+        """Answer new calls UNAVAILABLE; return when those in flight have ended, or the grace has.
+
+        For a process that ends then: `stop` would have gRPC cancel what arrives just now, and
+        CANCELLED tells a caller not to try elsewhere.
+        """
+        self._streams.stop()
+        self._gate.close(grace_s)
+
     def stop(self, grace_s: float) -> None:
         """Refuse new calls (UNAVAILABLE), let those in flight end within the grace, and stop."""
+        self._streams.stop()
         self._server.stop(grace_s).wait()
+        self._health.stop()
 
     def _infer(self, service: Service) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
-            answer: Reply | ServingError
-            if len(message) > self._limit:
-                answer = MessageTooLargeError(len(message), self._limit)
-            else:
-                remaining = context.time_remaining()
-                deadline = None if remaining is None else monotonic() + remaining
-                (answer,) = service.infer([Call(message, deadline, context.is_active)])
+            try:
+                with self._gate:
+                    if len(message) > self._limit:
+                        raise MessageTooLargeError(len(message), self._limit)
+                    remaining = context.time_remaining()
+                    deadline = None if remaining is None else monotonic() + remaining
+                    (answer,) = service.infer([Call(message, deadline, context.is_active)])
+            except ServingError as error:
+                abort(context, error)
             if isinstance(answer, ServingError):
-                _abort(context, answer)
+                abort(context, answer)
             if answer.timing is not None:
                 context.set_trailing_metadata(((timing.TRAILER, timing.dump_parts(answer.timing)),))
             return answer.message
@@ -95,7 +113,7 @@ class GrpcioServer:
                     raise MessageTooLargeError(len(message), self._limit)
                 return answer(message)
             except ServingError as error:
-                _abort(context, error)
+                abort(context, error)
 
         return handle
 
@@ -109,9 +127,9 @@ class GrpcioServer:
         )
 
     def _bind(self, config: Config) -> int:
-        # A bare IPv6 address has colons of its own.
-        host = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
-        address = f"{host.replace('[[', '[').replace(']]', ']')}:{config.port}"
+        host = config.host.strip("[]")
+        # An IPv6 address has colons of its own.
+        address = f"[{host}]:{config.port}" if ":" in host else f"{host}:{config.port}"
         try:
             if config.tls_cert is None or config.tls_key is None:
                 return self._server.add_insecure_port(address)
@@ -127,31 +145,3 @@ class GrpcioServer:
 
 def _read(path: Path | None) -> bytes | None:
     return None if path is None else path.read_bytes()
-
-
-def _abort(context: grpc.ServicerContext, error: ServingError) -> NoReturn:
-    """End the call with the error's status code, its text and its violations."""
-    status = status_pb2.Status(code=STATUS[type(error)], message=_cut(str(error)))
-    if not error.violations:
-        context.abort(_CODES[status.code], status.message)
-    detail = any_pb2.Any()
-    detail.Pack(
-        error_details_pb2.BadRequest(
-            field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(
-                    field=_cut(violation.field), description=_cut(violation.description)
-                )
-                for violation in error.violations
-            ]
-        )
-    )
-    status.details.append(detail)
-    context.abort_with_status(rpc_status.to_status(status))
-
-
-def _cut(text: str) -> str:
-    """Keep a text that quotes its caller within what a trailer can carry."""
-    data = text.encode("utf-8", "replace")
-    if len(data) <= _MAX_TEXT_BYTES:
-        return text
-    return data[:_MAX_TEXT_BYTES].decode("utf-8", "ignore") + "..."

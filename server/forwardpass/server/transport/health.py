@@ -4,6 +4,7 @@ grpcio-health-checking brings the messages; its servicer is not used, since it s
 holds a lock that a leaving watcher takes too, and then the server hangs (grpc/grpc#43403).
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -13,6 +14,8 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from forwardpass.server.health import Health
+
+logger = logging.getLogger(__name__)
 
 SERVICE = "grpc.health.v1.Health"
 
@@ -28,8 +31,9 @@ class HealthTransport:
         self._lock = Lock()
         # Guarded by the lock, which is never held while something is sent.
         self._watchers: defaultdict[str, set[Send]] = defaultdict(set)
-        self._changed: SimpleQueue[tuple[str, Send | None]] = SimpleQueue()
-        Thread(target=self._tell, name="health", daemon=True).start()
+        self._changed: SimpleQueue[tuple[str, Send | None] | None] = SimpleQueue()
+        self._teller = Thread(target=self._tell, name="health", daemon=True)
+        self._teller.start()
         state.listen(self._on_change)
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -48,6 +52,11 @@ class HealthTransport:
                 "Watch": grpc.unary_stream_rpc_method_handler(watch, read, write),
             },
         )
+
+    def stop(self) -> None:
+        """Tell what there is to tell, then nothing more."""
+        self._changed.put(None)
+        self._teller.join()
 
     def _check(
         self, request: HealthCheckRequest, context: grpc.ServicerContext
@@ -82,12 +91,15 @@ class HealthTransport:
 
     def _tell(self) -> None:
         """Send states as they are now, one after the other, so that the last one is the truth."""
-        while True:
-            name, only = self._changed.get()
+        while (change := self._changed.get()) is not None:
+            name, only = change
             with self._lock:
                 watchers = {only} if only is not None else set(self._watchers.get(name, ()))
             for send in watchers:
-                send(self._response(name))
+                try:
+                    send(self._response(name))
+                except Exception:
+                    logger.exception("a watcher of %r could not be told", name)
 
     def _response(self, name: str) -> HealthCheckResponse:
         serving = self._serving.get(name)

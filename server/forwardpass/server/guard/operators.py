@@ -1,0 +1,128 @@
+"""The operators of plain feed-forward networks: what a node of each looks like.
+
+None of them takes more time or memory than the sizes of its inputs say, and none can crash
+onnxruntime, whatever numbers come: a node that is not as listed here is not plain.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from onnx import AttributeProto, NodeProto
+
+from forwardpass.server.guard import rules
+from forwardpass.server.guard.errors import NodeError, NotPlainError
+from forwardpass.server.guard.rules import Rule, Tensor
+
+_INT, _FLOAT, _TEXT = AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING
+_INTS, _FLOATS, _TENSOR = AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.TENSOR
+_VALUES = {_INT: "i", _FLOAT: "f", _TEXT: "s", _INTS: "ints", _FLOATS: "floats", _TENSOR: "t"}
+
+
+class Operator(NamedTuple):
+    """What a plain node of one kind looks like."""
+
+    rule: Rule
+    inputs: range
+    """How many."""
+    attributes: Mapping[str, int] = {}
+    """The type of each that it may have."""
+
+    def apply(self, node: NodeProto, inputs: Sequence[Tensor]) -> Tensor:
+        """Return what the node gives; raises NodeError or NotPlainError."""
+        if len(inputs) not in self.inputs or len(node.output) != 1 or not node.output[0]:
+            raise NotPlainError("it has other inputs or outputs than usual")
+        return self.rule(inputs, self._read(node))
+
+    def _read(self, node: NodeProto) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for attribute in node.attribute:
+            name = attribute.name
+            if (
+                name in values
+                or attribute.ref_attr_name
+                or self.attributes.get(name) != attribute.type
+            ):
+                raise NotPlainError(f"attribute {name!r} is not one of its usual ones")
+            value = getattr(attribute, _VALUES[attribute.type])
+            for number in {_FLOAT: (value,), _FLOATS: value}.get(attribute.type, ()):
+                if not math.isfinite(number):
+                    raise NodeError(
+                        expected=f"finite numbers in {name!r}",
+                        got=str(number),
+                        fix="export the model again",
+                    )
+            values[name] = value
+        return values
+
+
+_ONE, _TWO, _ANY = range(1, 2), range(2, 3), range(1, 257)
+_ALPHA = {"alpha": _FLOAT}
+_AXIS = {"axis": _INT}
+_QUANTIZED = {"axis": _INT, "saturate": _INT}
+_POSITION = {"axis": _INT, "keepdims": _INT, "select_last_index": _INT}
+
+
+def _named(names: str, operator: Operator) -> dict[tuple[str, str], Operator]:
+    return {("", name): operator for name in names.split()}
+
+
+OPERATORS: Mapping[tuple[str, str], Operator] = {
+    **_named(
+        "Abs Ceil Erf Exp Floor HardSwish Log Mish Neg Not Reciprocal Relu Round Sigmoid Sign "
+        "Softplus Softsign Sqrt Tanh",
+        Operator(rules.same, _ONE),
+    ),
+    **_named("Celu Elu LeakyRelu ThresholdedRelu", Operator(rules.same, _ONE, _ALPHA)),
+    **_named("Selu", Operator(rules.same, _ONE, {"alpha": _FLOAT, "gamma": _FLOAT})),
+    **_named("HardSigmoid", Operator(rules.same, _ONE, {"alpha": _FLOAT, "beta": _FLOAT})),
+    **_named("Gelu", Operator(rules.same, _ONE, {"approximate": _TEXT})),
+    **_named("Identity", Operator(rules.identity, _ONE)),
+    **_named("Cast", Operator(rules.cast, _ONE, {"to": _INT, "saturate": _INT})),
+    **_named("Clip", Operator(rules.clip, range(1, 4))),
+    **_named("Add Mul Pow PRelu Sub", Operator(rules.elementwise, _TWO)),
+    **_named("Div", Operator(rules.divide, _TWO)),
+    **_named("Max Mean Min Sum", Operator(rules.elementwise, _ANY)),
+    **_named(
+        "And Equal Greater GreaterOrEqual Less LessOrEqual Or Xor",
+        Operator(rules.comparison, _TWO),
+    ),
+    **_named("Where", Operator(rules.selection, range(3, 4))),
+    **_named("MatMul", Operator(rules.matmul, _TWO)),
+    **_named(
+        "Gemm",
+        Operator(
+            rules.gemm,
+            range(2, 4),
+            {"alpha": _FLOAT, "beta": _FLOAT, "transA": _INT, "transB": _INT},
+        ),
+    ),
+    **_named("LogSoftmax Softmax", Operator(rules.along_last, _ONE, _AXIS)),
+    **_named("Flatten", Operator(rules.flatten, _ONE, _AXIS)),
+    **_named("Concat", Operator(rules.concat, _ANY, _AXIS)),
+    **_named("Reshape", Operator(rules.reshaped, _TWO, {"allowzero": _INT})),
+    **_named("Transpose", Operator(rules.transpose, _ONE, {"perm": _INTS})),
+    **_named("Squeeze", Operator(rules.squeeze, _TWO)),
+    **_named("Unsqueeze", Operator(rules.unsqueeze, _TWO)),
+    **_named("ArgMax ArgMin", Operator(rules.position, _ONE, _POSITION)),
+    **_named("QuantizeLinear", Operator(rules.quantize, range(2, 4), _QUANTIZED)),
+    **_named("DequantizeLinear", Operator(rules.dequantize, range(2, 4), _QUANTIZED)),
+    **_named(
+        "Constant",
+        Operator(
+            rules.literal,
+            range(1),
+            {
+                "value": _TENSOR,
+                "value_float": _FLOAT,
+                "value_floats": _FLOATS,
+                "value_int": _INT,
+                "value_ints": _INTS,
+            },
+        ),
+    ),
+    ("ai.onnx.ml", "Scaler"): Operator(rules.scaler, _ONE, {"offset": _FLOATS, "scale": _FLOATS}),
+    ("ai.onnx.ml", "Normalizer"): Operator(rules.same, _ONE, {"norm": _TEXT}),
+    ("ai.onnx.ml", "ArrayFeatureExtractor"): Operator(rules.pick_columns, _TWO),
+}
+"""By domain and name, as they are from opset 13 on."""

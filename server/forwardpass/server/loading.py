@@ -1,0 +1,40 @@
+"""From a file on disk to a model that answers: checked, tried, loaded, proven."""
+
+from pathlib import Path
+
+from forwardpass.server.batching import QueueLimits
+from forwardpass.server.errors import ModelFailedError
+from forwardpass.server.guard import GuardError, Limits, check_file
+from forwardpass.server.model import Model
+from forwardpass.server.repository import ModelFile, is_as_found
+from forwardpass.server.trial import Trial, TrialError
+
+
+class Loader:
+    """Makes models of the files at a path."""
+
+    def __init__(self, path: Path, limits: Limits, trial: Trial, queue: QueueLimits) -> None:
+        """Prepare; the trial is for files that are not proven harmless by reading them."""
+        # A file that is served by its name may be a link to anywhere.
+        self._root = path.resolve().parent if path.is_file() else path
+        self._limits = limits
+        self._trial = trial
+        self._queue = queue
+
+    def load(self, file: ModelFile) -> Model:
+        """Load a model file.
+
+        Raises ModelFailedError with the reason.
+        """
+        if file.fault:
+            raise ModelFailedError(file.name, file.version, file.fault)
+        try:
+            checked = check_file(file.path, root=self._root, limits=self._limits)
+            if not checked.plain:
+                self._trial.run(file.path, general=self._limits.general)
+        except (GuardError, TrialError) as error:
+            raise ModelFailedError(file.name, file.version, str(error)) from error
+        if not is_as_found(file):
+            # What was tried may not be what was checked; it is looked at again when it rests.
+            raise ModelFailedError(file.name, file.version, "its file changed while it was loaded")
+        return Model(file, checked.content, checked.model.graph, self._queue)

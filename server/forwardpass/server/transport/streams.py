@@ -1,0 +1,69 @@
+"""ModelStreamInfer over grpcio, on threads of its own."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
+from time import monotonic
+
+import grpc
+
+from forwardpass.server.errors import MessageTooLargeError, ServingError, TooManyStreamsError
+from forwardpass.server.gate import Gate
+from forwardpass.server.service import Call, Service
+from forwardpass.server.streaming import Streams
+from forwardpass.server.transport.abort import abort
+
+
+class StreamTransport:
+    """Hands streams to the service.
+
+    grpcio holds a thread as long as a stream is open. These are not the threads that answer
+    unary calls, which idle streams would use up.
+    """
+
+    def __init__(
+        self, service: Service, gate: Gate, *, max_streams: int, max_message_bytes: int
+    ) -> None:
+        self._streams = Streams(service.infer)
+        self._gate = gate
+        self._max_streams = max_streams
+        self._max_message_bytes = max_message_bytes
+        self._free = Semaphore(max_streams)
+        # One thread more, to refuse the streams that are too many.
+        self._threads = ThreadPoolExecutor(max_streams + 1, thread_name_prefix="stream")
+
+    def handler(self) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """Return what a grpcio server needs to answer the method."""
+
+        def handle(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            return self._answer(messages, context)
+
+        handle.experimental_thread_pool = self._threads  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    def stop(self) -> None:
+        """Let every stream end, UNAVAILABLE, once what was read of it is answered."""
+        self._streams.stop()
+
+    def _answer(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        if not self._free.acquire(blocking=False):
+            abort(context, TooManyStreamsError(self._max_streams))
+        try:
+            with self._gate:
+                yield from self._streams.answer(self._calls(messages, context))
+        except ServingError as error:
+            abort(context, error)
+        finally:
+            self._free.release()
+
+    def _calls(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Call]:
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else monotonic() + remaining
+        try:
+            for message in messages:
+                if len(message) > self._max_message_bytes:
+                    raise MessageTooLargeError(len(message), self._max_message_bytes)
+                yield Call(message, deadline, context.is_active)
+        except grpc.RpcError:
+            # The caller went away.
+            return

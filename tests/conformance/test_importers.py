@@ -1,0 +1,37 @@
+"""The importers against PyTorch and Keras themselves, which are too large for every run."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conformance.conftest import ROOT
+
+PACKAGES = ("torch==2.13.*", "keras>=3", "pytest", "pytest-timeout", "hypothesis")
+
+
+@pytest.mark.parametrize("tests", ["models/importers", "docs/test_examples.py"])
+def test_torch_and_keras_models_become_networks_with_their_answers(
+    environment: Callable[..., Path], tests: str
+) -> None:
+    python = environment(*PACKAGES, "-e", f"{ROOT}[all,import,train]")
+    done = subprocess.run(
+        [
+            python,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            "importers",
+            ROOT / "tests" / tests,
+        ],
+        env=os.environ | {"KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout.splitlines()[-1]
