@@ -1,4 +1,4 @@
-.PHONY: proto check test
+.PHONY: proto check test docs-images
 
 PROTO = forwardpass/proto/inference.proto
 
@@ -6,6 +6,10 @@ PROTO = forwardpass/proto/inference.proto
 proto:
 	python -m grpc_tools.protoc -Iproto --pyi_out=proto --include_imports \
 		--descriptor_set_out=proto/forwardpass/proto/inference.binpb $(PROTO)
+
+# The pictures are committed; a test compares them.
+docs-images:
+	python docs/images/redraw.py
 
 test:
 	python -m pytest

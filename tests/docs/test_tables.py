@@ -1,0 +1,120 @@
+"""The tables of the documentation say what the code says."""
+
+import re
+from pathlib import Path
+
+import typer
+
+from forwardpass import client
+from forwardpass.cli.app import app
+from forwardpass.client.errors import ERRORS
+from forwardpass.models import ACTIVATIONS, INITIALIZERS
+from forwardpass.models.initializers import DEFAULT_INITIALIZER
+from forwardpass.models.zoo import ZOO
+from forwardpass.models.zoo.figures import figures
+from forwardpass.proto import metadata
+from forwardpass.proto.datatypes import DATATYPES
+from forwardpass.server.errors import STATUS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The rows below the first table heading that begins with `heading`, without backticks."""
+    lines = (DOCS / page).read_text().splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {heading}"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().replace("`", "") for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_every_flag_of_serve_stands_with_its_variable_and_default() -> None:
+    command = typer.main.get_command(app).commands["serve"]
+    expected = set()
+    for option in command.params:
+        if option.name != "help":
+            flag = option.opts[0] if option.opts[0].startswith("--") else option.name.upper()
+            expected.add((flag, option.envvar, _written(option.default)))
+    assert {tuple(row[:3]) for row in table("serving.md", "flag")} == expected
+
+
+def _written(default: object) -> str:
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return "" if default is None else str(default)
+
+
+def test_the_example_networks_stand_with_their_figures() -> None:
+    expected = []
+    for name, example in ZOO.items():
+        network = example.network()
+        sizes = "-".join(map(str, network.sizes))
+        texts = sorted(figures(network, example.held_out()).items())
+        summary = ", ".join(f"{output}: {_short(text)}" for output, text in texts)
+        expected.append([name, sizes, str(network.parameter_count), summary])
+    assert table("networks.md", "network") == expected
+
+
+def _short(figure: str) -> str:
+    accuracy = re.match(r"accuracy [\d.]+", figure)
+    if accuracy:
+        return accuracy[0]
+    r2 = sorted(re.findall(r"R2 (-?[\d.]+)", figure), key=float)
+    return f"R2 {r2[0]}" if len(r2) == 1 else f"R2 {r2[0]} to {r2[-1]}"
+
+
+def test_every_activation_and_initializer_stands() -> None:
+    rows = table("networks.md", "name")
+    assert [row[0] for row in rows] == list(ACTIVATIONS)
+    for name, _, where in rows:
+        assert (where == "any layer") == (not ACTIVATIONS[name].outputs_only)
+    rows = table("networks.md", "`init`")
+    assert [row[0] for row in rows] == list(INITIALIZERS)
+    for name, distribution, _, default_of in rows:
+        assert (distribution == "normal") == INITIALIZERS[name].normal
+        fitting = [key for key, init in DEFAULT_INITIALIZER.items() if init == name]
+        assert sorted(filter(None, default_of.split(", "))) == sorted(fitting)
+
+
+def test_every_error_of_the_client_stands_with_its_status_codes() -> None:
+    shown = {}
+    for name, codes, _ in table("client.md", "error"):
+        shown[name.split(",")[0]] = set(filter(None, codes.split(", ")))
+    errors = {
+        name: {code.name for code, error in ERRORS.items() if error.__name__ == name}
+        for name in client.__all__
+        if name.endswith("Error") and name != "ClientError"
+    }
+    assert shown == errors
+
+
+def test_every_status_that_the_server_answers_stands() -> None:
+    shown = {row[0] for row in table("protocol.md", "status") if row[0]}
+    assert {status.name for status in STATUS.values()} <= shown
+
+
+def test_every_datatype_stands_with_its_field() -> None:
+    shown = {}
+    for names, sizes, field in table("protocol.md", "datatype"):
+        for index, name in enumerate(names.split(", ")):
+            size = sizes.split(", ")[index] if len(sizes) < 10 else ""
+            shown[name] = (size, "" if field == "raw only" else field)
+    assert shown == {
+        name: (
+            "" if name == "BYTES" else str(datatype.dtype.itemsize),
+            datatype.contents_field or "",
+        )
+        for name, datatype in DATATYPES.items()
+    }
+
+
+def test_every_key_of_the_file_contract_stands() -> None:
+    keys = {
+        value
+        for name, value in vars(metadata).items()
+        if name.isupper() and isinstance(value, str) and value.startswith(metadata.PREFIX)
+    }
+    assert {row[0] for row in table("file.md", "key")} == keys - {metadata.PREFIX}
