@@ -1,0 +1,1 @@
+"""Benchmarks: each a program that prints its figures; README.md tells how to run them."""

@@ -1,0 +1,225 @@
+"""Networks of other libraries, with those libraries' own answers in float64."""
+
+import copy
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forwardpass.models import Network
+from forwardpass.models.keras import from_keras
+from forwardpass.models.sklearn import from_sklearn
+from forwardpass.models.state import from_state
+from forwardpass.models.torch import from_torch
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of network of one importer."""
+
+    importer: str
+    kind: str
+    network: Network
+    x: Rows
+    expected: dict[str, NDArray[np.float64]]
+    """The source library's answers to x, computed in float64, by output."""
+
+
+def cases() -> Iterator[Case]:
+    """Yield every case; takes scikit-learn, torch, Keras, h5py and safetensors."""
+    warnings.simplefilter("ignore")
+    yield from _sklearn()
+    yield from _torch()
+    yield from _keras()
+    yield from _state()
+
+
+def _sklearn() -> Iterator[Case]:
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_linnerud
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
+
+    def case(kind: str, data: Any, model: Any, answer: str, **options: Any) -> Case:
+        x, y = data
+        x = x.astype(np.float32)
+        x64 = x.astype(np.float64)
+        model.fit(x64, y)
+        network = from_sklearn(model, **options)
+        width = network.layers[-1].units
+        expected = np.asarray(getattr(model, answer)(x64)).reshape(len(x), -1)[:, -width:]
+        return Case("scikit-learn", kind, network, x, {"y": expected})
+
+    def mlp(kind: Any, **options: Any) -> Any:
+        return kind(hidden_layer_sizes=(32, 16), max_iter=100, random_state=0, **options)
+
+    cancer, iris = load_breast_cancer(return_X_y=True), load_iris(return_X_y=True)
+    digits, body = load_digits(return_X_y=True), load_linnerud(return_X_y=True)
+    measured, _ = cancer
+    symptoms = (measured[:, :2] > measured[:, :2].mean(axis=0)).astype(int)
+    binary = make_pipeline(StandardScaler(), mlp(MLPClassifier))
+    yield case("binary, one probability", cancer, binary, "predict_proba")
+    yield case("binary, both", cancer, binary, "predict_proba", both_probabilities=True)
+    logistic = make_pipeline(MaxAbsScaler(), mlp(MLPClassifier, activation="logistic"))
+    yield case("10 classes, MaxAbsScaler, logistic", digits, logistic, "predict_proba")
+    tanh = mlp(MLPClassifier, activation="tanh")
+    yield case("3 classes, tanh, no scaler", iris, tanh, "predict_proba")
+    multilabel = make_pipeline(MinMaxScaler(), mlp(MLPClassifier))
+    yield case("2 labels, MinMaxScaler", (measured, symptoms), multilabel, "predict_proba")
+    regression = make_pipeline(StandardScaler(), mlp(MLPRegressor))
+    yield case("1 value", (body[0], body[1][:, 0]), regression, "predict")
+    yield case("3 values", body, regression, "predict")
+    scaled = TransformedTargetRegressor(regression, transformer=StandardScaler())
+    yield case("3 values, scaled targets", body, scaled, "predict")
+    rates = make_pipeline(StandardScaler(), mlp(MLPRegressor, loss="poisson"))
+    yield case("3 Poisson rates", body, rates, "predict")
+
+
+def _torch() -> Iterator[Case]:
+    import torch
+    from torch import nn
+
+    def case(kind: str, module: Any, **options: Any) -> Case:
+        for each in module.modules():
+            if isinstance(each, nn.BatchNorm1d):
+                each.running_mean.normal_()
+                each.running_var.uniform_(0.1, 3)
+        network = from_torch(module, **options)
+        x = torch.randn(200, network.input.size)
+        with torch.no_grad():
+            answer = copy.deepcopy(module).double().eval()(x.double()).numpy()
+        return Case("PyTorch", kind, network, x.numpy(), {"y": answer})
+
+    torch.manual_seed(0)
+    yield case(
+        "30-64-32-2, relu and softmax",
+        nn.Sequential(
+            nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2),
+            nn.Softmax(1),
+        ),
+    )  # fmt: skip
+    yield case(
+        "784-512-512-10, relu",
+        nn.Sequential(
+            nn.Flatten(1), nn.Linear(784, 512), nn.ReLU(), nn.Dropout(),
+            nn.Linear(512, 512), nn.ReLU(), nn.Dropout(), nn.Linear(512, 10),
+        ),
+    )  # fmt: skip
+    yield case(
+        "nested, sigmoid and tanh, no bias",
+        nn.Sequential(
+            nn.Sequential(nn.Linear(30, 64, bias=False), nn.Sigmoid()),
+            nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 4)),
+        ),
+    )
+    yield case(
+        "BatchNorm1d at the input, before and after relu",
+        nn.Sequential(
+            nn.BatchNorm1d(30), nn.Linear(30, 64), nn.BatchNorm1d(64), nn.ReLU(),
+            nn.Linear(64, 32), nn.ReLU(), nn.BatchNorm1d(32), nn.Linear(32, 2), nn.Sigmoid(),
+        ),
+    )  # fmt: skip
+    yield case(
+        "float64",
+        nn.Sequential(
+            nn.Linear(30, 64, dtype=torch.float64),
+            nn.Tanh(),
+            nn.Linear(64, 3, dtype=torch.float64),
+        ),
+    )
+
+
+def _keras() -> Iterator[Case]:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+    from keras import layers
+    from keras.src.backend.common import dtypes
+
+    # On most backends Keras multiplies float64 rounded to float32.
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+
+    def built(define: Callable[[], Any], policy: str) -> Any:
+        keras.utils.clear_session()
+        keras.config.set_dtype_policy(policy)
+        model = define()
+        keras.config.set_dtype_policy("float32")
+        rng = np.random.default_rng(0)
+        for variable in model.weights:
+            values = rng.standard_normal(variable.shape) / np.sqrt(variable.shape[0])
+            if "variance" in variable.name:
+                values = np.exp(values)
+            variable.assign(values.astype(np.float32))
+        return model
+
+    def case(kind: str, define: Callable[[], Any]) -> Iterator[Case]:
+        model, exact = built(define, "float32"), built(define, "float64")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.keras"
+            model.save(path)
+            networks = {"Keras model": from_keras(model), "Keras file": from_keras(path)}
+        for importer, network in networks.items():
+            x = np.random.default_rng(1).standard_normal((200, network.input.size))
+            x = x.astype(np.float32)
+            answers = exact(keras.ops.convert_to_tensor(x.astype(np.float64)), training=False)
+            listed = answers if isinstance(answers, list) else [answers]
+            expected = {
+                output.name: keras.ops.convert_to_numpy(answer)
+                for output, answer in zip(network.outputs, listed, strict=True)
+            }
+            yield Case(importer, kind, network, x, expected)
+
+    def chain() -> Any:
+        return keras.Sequential(
+            [
+                keras.Input((30,)),
+                layers.BatchNormalization(),
+                layers.Dense(64),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+                layers.Dropout(0.5),
+                layers.Dense(32, activation="tanh"),
+                layers.Dense(3, activation="softmax"),
+            ]
+        )
+
+    def heads() -> Any:
+        x = keras.Input((30,))
+        trunk = layers.Dense(64, activation="relu")(x)
+        both = layers.Concatenate()([layers.Dense(32, activation="relu")(trunk), x])
+        return keras.Model(
+            x, [layers.Dense(1, activation="sigmoid", name="risk")(both), layers.Dense(4)(trunk)]
+        )
+
+    yield from case("Sequential, BatchNormalization", chain)
+    yield from case("Functional, two heads, skip connection", heads)
+
+
+def _state() -> Iterator[Case]:
+    import safetensors.torch
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    middle = [part for _ in range(10) for part in (nn.Linear(64, 64), nn.Tanh())]
+    module = nn.Sequential(nn.Linear(30, 64), nn.Tanh(), *middle, nn.Linear(64, 3))
+    activations = [*["tanh"] * 11, "identity"]
+    x = torch.randn(200, 30)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with torch.no_grad():
+        expected = {"y": copy.deepcopy(module).double()(x.double()).numpy()}
+    with tempfile.TemporaryDirectory() as folder:
+        tensors, arrays = Path(folder) / "state.safetensors", Path(folder) / "state.npz"
+        safetensors.torch.save_file(state, tensors)
+        np.savez(arrays, **{name: tensor.numpy() for name, tensor in state.items()})
+        for importer, path in (("safetensors", tensors), (".npz", arrays)):
+            network = from_state(path, activations)
+            yield Case(importer, "12 layers", network, x.numpy(), expected)

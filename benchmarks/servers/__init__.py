@@ -1,0 +1,1 @@
+"""The servers to compare with: each a process that prints `ready on HOST:PORT`."""
