@@ -7,15 +7,18 @@ this package needs NumPy alone.
 from forwardpass.models.activations import ACTIVATIONS, Activation
 from forwardpass.models.errors import (
     ExportProofError,
+    MissingLibraryError,
     ModelExistsError,
     ModelsError,
     NetworkError,
     UnsupportedModelError,
+    UnsupportedSourceError,
 )
 from forwardpass.models.export import export
 from forwardpass.models.forward import forward, propagate
 from forwardpass.models.graph import to_onnx
 from forwardpass.models.initializers import INITIALIZERS, Initializer
+from forwardpass.models.keras import from_keras
 from forwardpass.models.layers import Dense, Layer
 from forwardpass.models.network import Network
 from forwardpass.models.onnx_import import load
@@ -23,6 +26,9 @@ from forwardpass.models.ports import Input, Output
 from forwardpass.models.proof import OutputProof, Proof
 from forwardpass.models.publish import Published, publish
 from forwardpass.models.rounding import rounding_bound
+from forwardpass.models.sklearn import from_sklearn
+from forwardpass.models.state import from_state
+from forwardpass.models.torch import from_torch
 
 __all__ = [
     "ACTIVATIONS",
@@ -33,6 +39,7 @@ __all__ = [
     "Initializer",
     "Input",
     "Layer",
+    "MissingLibraryError",
     "ModelExistsError",
     "ModelsError",
     "Network",
@@ -42,8 +49,13 @@ __all__ = [
     "Proof",
     "Published",
     "UnsupportedModelError",
+    "UnsupportedSourceError",
     "export",
     "forward",
+    "from_keras",
+    "from_sklearn",
+    "from_state",
+    "from_torch",
     "load",
     "propagate",
     "publish",

@@ -1,0 +1,21 @@
+"""Files that run code of their author's choice when they are loaded: none is ever read."""
+
+import os
+from pathlib import Path
+
+from forwardpass.models.errors import UnsupportedSourceError
+
+_SUFFIXES = frozenset({".pkl", ".pickle", ".dill", ".joblib", ".pt", ".pth", ".ckpt", ".bin"})
+
+
+def refuse_file(model: object, fix: str) -> None:
+    """Raise UnsupportedSourceError if a path came where a model was expected."""
+    if isinstance(model, str | os.PathLike):
+        raise unread(Path(model), "a path where a model was expected", fix)
+
+
+def unread(path: Path, otherwise: str, fix: str) -> UnsupportedSourceError:
+    """Return the error for a file that is not read; otherwise is why, if it is no pickle."""
+    is_pickle = path.suffix.lower() in _SUFFIXES
+    why = "a pickle, which runs whatever code it holds when it is loaded"
+    return UnsupportedSourceError(f"file {str(path)!r}", why if is_pickle else otherwise, fix)

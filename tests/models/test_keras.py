@@ -1,0 +1,390 @@
+"""`.keras` files written by hand: Keras is not needed to read them.
+
+What Keras itself writes is read in `importers/test_keras.py`.
+"""
+
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from support.imported import assert_imported
+from support.keras_files import (
+    call,
+    dense,
+    functional,
+    input_layer,
+    keras_file,
+    layer,
+    sequential,
+)
+
+from forwardpass.models import ACTIVATIONS, Input, NetworkError
+from forwardpass.models.errors import MissingLibraryError, UnsupportedSourceError
+from forwardpass.models.keras import from_keras
+
+RNG = np.random.default_rng(0)
+X = np.random.default_rng(1).standard_normal((40, 3)).astype(np.float32)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def positive(*shape):
+    return RNG.uniform(0.5, 2, shape).astype(np.float32)
+
+
+K1, B1, K2, B2 = normal(3, 4), normal(4), normal(4, 2), normal(2)
+TWO = {"dense/vars/0": K1, "dense/vars/1": B1, "dense_1/vars/0": K2, "dense_1/vars/1": B2}
+
+
+def f(name, z):
+    return ACTIVATIONS[name].function(z)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.keras"
+
+
+def test_a_chain_with_everything_that_vanishes_from_it(path):
+    mean, variance = normal(3), np.array([1.5, 0.0, 1e-20], np.float32)
+    gamma, beta, moving_mean, moving_variance = normal(4), normal(4), normal(4), positive(4)
+    x = X.copy()
+    x[:, 1:] = mean[1:]
+    model = sequential(
+        input_layer(3, name="measured"),
+        layer("Normalization", "norm", axis=[-1], invert=False, mean=None, variance=None),
+        layer("GaussianNoise", "noise", stddev=0.1),
+        dense("first", activation="tanh"),
+        layer("BatchNormalization", "bn", axis=-1, epsilon=1e-3, center=True, scale=True),
+        layer("Dropout", "drop", rate=0.5),
+        dense("second", activation=None),
+        layer("Activation", "p", activation="softmax"),
+    )
+    weights = TWO | {
+        "normalization/vars/0": mean,
+        "normalization/vars/1": variance,
+        "batch_normalization/vars/0": gamma,
+        "batch_normalization/vars/1": beta,
+        "batch_normalization/vars/2": moving_mean,
+        "batch_normalization/vars/3": moving_variance,
+    }
+    network = from_keras(keras_file(path, model, weights))
+    assert [each.name for each in network.layers] == ["first", "second"]
+    assert (network.input.name, network.provenance) == (
+        "measured",
+        {"source": "Keras 3.15.1: Sequential"},
+    )
+    a = (x.astype(np.float64) - mean) / np.maximum(np.sqrt(np.float64(variance)), 1e-7)
+    a = f("tanh", a @ K1 + B1)
+    a = gamma * (a - moving_mean) / np.sqrt(np.float64(moving_variance) + 1e-3) + beta
+    assert_imported(network, x, {"p": f("softmax", a @ K2 + B2)})
+
+
+def test_heads_with_skip_connections_and_a_layer_called_twice(path):
+    shared, head = normal(4, 4), normal(7, 1)
+    model = functional(
+        dense("risk", call("side"), activation="sigmoid", use_bias=False),  # before what it reads
+        input_layer(3, name="x"),
+        dense("trunk", call("x"), activation="relu"),
+        layer("Concatenate", "side", call("trunk", "x", listed=True), axis=-1),
+        dense("shared", call("trunk"), call("shared"), use_bias=False),
+        layer("Add", "sum", call("trunk", ("shared", 1, 0), listed=True)),
+        inputs=[["x", 0, 0]],
+        outputs={"risk of it": ["risk", 0, 0], "profile": ["sum", 0, 0]},
+    )
+    weights = {
+        "dense/vars/0": head,
+        "dense_1/vars/0": K1,
+        "dense_1/vars/1": B1,
+        "dense_2/vars/0": shared,
+    }
+    network = from_keras(keras_file(path, model, weights), labels={"risk of it": ("ill",)})
+    assert [output.labels for output in network.outputs] == [("ill",), ()]
+    x = X.astype(np.float64)
+    trunk = f("relu", x @ K1 + B1)
+    expected = {
+        "risk of it": f("sigmoid", np.hstack([trunk, x]) @ head),
+        "profile": trunk + trunk @ shared @ shared,
+    }
+    assert_imported(network, X, expected)
+
+
+def test_a_model_in_a_model_and_two_outputs_of_it(path):
+    inner = functional(
+        input_layer(4),
+        dense("b", call("input_layer"), activation="relu"),
+        dense("a", call("input_layer"), use_bias=False),
+        inputs=["input_layer", 0, 0],
+        outputs={"z": ["a", 0, 0], "y": ["b", 0, 0]},  # Keras numbers y first
+        calls=(call("first", mask=None),),
+    )
+    model = functional(
+        input_layer(3),
+        dense("first", call("input_layer")),
+        inner,
+        dense("last", call(("functional", 0, 1))),
+        inputs=["input_layer", 0, 0],
+        outputs=[["last", 0, 0], ["functional", 1, 0]],  # counted from 1 here alone
+    )
+    a, b, c = normal(4, 2), normal(4, 3), normal(2, 2)
+    weights = {
+        "dense/vars/0": K1,
+        "dense/vars/1": B1,
+        "functional/layers/dense/vars/0": b,
+        "functional/layers/dense/vars/1": normal(3) * 0,
+        "functional/layers/dense_1/vars/0": a,
+        "dense_1/vars/0": c,
+        "dense_1/vars/1": B2,
+    }
+    network = from_keras(keras_file(path, model, weights))
+    assert [each.name for each in network.layers] == [
+        "first",
+        "functional.b",
+        "functional.a",
+        "last",
+    ]
+    first = X.astype(np.float64) @ K1 + B1
+    assert_imported(network, X, {"last": first @ a @ c + B2, "functional": f("relu", first @ b)})
+
+
+def test_images_are_rescaled_flattened_and_sent_as_rows(path):
+    model = sequential(
+        input_layer(1, 3),
+        layer("Rescaling", "bytes", scale=1 / 255, offset=-0.5),
+        layer("Flatten", "flat", data_format="channels_last"),
+        dense("rate", activation="exponential"),
+    )
+    network = from_keras(keras_file(path, model, {"dense/vars/0": K1, "dense/vars/1": B1}))
+    assert network.sizes == (3, 4)
+    np.testing.assert_allclose(network.input.scale, [255] * 3)
+    x = X * 255
+    expected = f("exp", (x.astype(np.float64) / 255 - 0.5) @ K1 + B1)
+    assert_imported(network, x, {"rate": expected})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (layer("Rescaling", "r", scale=[2, -1, 0], offset=[1, 2, 3]), X * [2.0, -1, 0] + [1, 2, 3]),
+        (
+            layer("Normalization", "n", axis=[], invert=False, mean=2.0, variance=4.0),
+            (X - 2.0) / 2.0,
+        ),
+        (
+            layer("Normalization", "n", axis=[1], invert=False, mean=[[1, 2, 3]], variance=[4] * 3),
+            (X - [1.0, 2.0, 3.0]) / 2.0,
+        ),
+        (layer("ReLU", "r", max_value=None, negative_slope=0.0, threshold=0.0), f("relu", X * 1.0)),
+        (layer("Softmax", "s", axis=-1), f("softmax", X.astype(np.float64))),
+    ],
+)
+def test_layers_without_weights(given, expected, path):
+    model = sequential(input_layer(3), given)
+    assert_imported(
+        from_keras(keras_file(path, model, {})), X, {given["config"]["name"]: np.float64(expected)}
+    )
+
+
+def test_a_given_input_brings_its_names_and_its_scaling(path):
+    model = sequential(input_layer(3), dense("d"))
+    source = Input(3, "raw", ["a", "b", "c"], mean=[1, 2, 3], scale=[4, 5, 6])
+    network = from_keras(
+        keras_file(path, model, TWO), input=source, units={"d": ("mm",) * 4}, name="mine"
+    )
+    assert (network.input, network.name, network.outputs[0].units) == (source, "mine", ("mm",) * 4)
+    with pytest.raises(NetworkError, match="labels: expected those of the outputs d, got"):
+        from_keras(path, labels={"y": ()})
+
+
+CODE = layer("Lambda", "twice", function={"class_name": "__lambda__", "config": {"code": "4wE="}})
+MINE = layer("Dense", "own", module="my.code") | {"registered_name": "my>Dense"}
+
+
+def after_dense(given):
+    return sequential(input_layer(3), dense("d"), given)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (after_dense(CODE), r"layer 'twice' \(Lambda\): no part of a Network; expected one of Act"),
+        (after_dense(MINE), r"layer 'own' \(my.code.Dense\): not one of Keras' own layers"),
+        (
+            after_dense(layer("Dense", "own") | {"registered_name": "pkg>Dense"}),
+            r"layer 'own' .* not one of Keras' own",
+        ),
+        (
+            layer("MyModel", "m", module="my.code", layers=[]),
+            r"layer 'm' \(my.code.MyModel\): not one of Keras' own",
+        ),
+        (after_dense(layer("LeakyReLU", "leaky")), r"layer 'leaky' \(LeakyReLU\): no part of"),
+        (
+            after_dense(layer("Flatten", "f", data_format="channels_first")),
+            "data_format='channels_f",
+        ),
+        (after_dense(layer("ReLU", "r", max_value=6)), r"layer 'r' \(ReLU\): max_value=6; a Netw"),
+        (after_dense(layer("ReLU", "r", negative_slope=0.1)), r"negative_slope=0.1"),
+        (after_dense(layer("Softmax", "s", axis=0)), r"layer 's' \(Softmax\): axis=0"),
+        (
+            after_dense(dense("e", activation="gelu")),
+            r"'e' \(Dense\): activation 'gelu'; exp",
+        ),
+        (
+            after_dense(dense("e", activation={"class_name": "function", "config": "mine"})),
+            r"layer 'e' \(Dense\): activation 'mine'",
+        ),
+        (
+            after_dense(dense("e", dtype={"class_name": "QuantizedDTypePolicy", "config": {}})),
+            r"layer 'e' \(Dense\): quantized weights",
+        ),
+        (
+            after_dense(layer("Normalization", "n", axis=[-1], invert=True)),
+            r"layer 'n' \(Normalization\): invert=True",
+        ),
+        (sequential(dense("d")), r"layer 'sequential' \(Sequential\): not built: no input"),
+        (sequential(input_layer(None), dense("d")), r"\(InputLayer\): of shape \(None,\)"),
+        (
+            sequential(input_layer(4, 3), dense("d")),
+            r"layer 'd' \(Dense\): reads values of shape \(4, 3\); .* Flatten first",
+        ),
+        (
+            functional(
+                input_layer(3, name="a"),
+                input_layer(3, name="b"),
+                dense("d", call("a")),
+                inputs=[["a", 0, 0], ["b", 0, 0]],
+                outputs=["d", 0, 0],
+            ),
+            r"layer 'functional' \(Functional\): 2 inputs \(a, b\); a Network has one",
+        ),
+        (
+            functional(
+                input_layer(3, name="x"),
+                dense("d", call("x")),
+                layer("Dropout", "drop", call("d", training=True), rate=0.5),
+                inputs=["x", 0, 0],
+                outputs=["drop", 0, 0],
+            ),
+            r"layer 'drop' \(Dropout\): called with training=True",
+        ),
+        (
+            functional(
+                input_layer(3, name="x"),
+                layer("Add", "add", {"args": [1.5], "kwargs": {}}, module="keras.src.ops.numpy"),
+                inputs=["x", 0, 0],
+                outputs=["add", 0, 0],
+            ),
+            r"layer 'add' \(Add\): called with 1.5",
+        ),
+        (
+            functional(
+                input_layer(3, name="x"),
+                dense("d", call("x")),
+                layer("Add", "add", call("d", "x", listed=True)),
+                inputs=["x", 0, 0],
+                outputs=["add", 0, 0],
+            ),
+            r"layer 'add' \(Add\): of widths \[4, 3\]",
+        ),
+        (
+            sequential(input_layer(2, 3), layer("Rescaling", "r", scale=2.0, offset=[1, 2, 3])),
+            r"layer 'r' \(Rescaling\): reads values of shape \(2, 3\)",
+        ),
+        (
+            functional(
+                input_layer(3, name="x"),
+                dense("d", call("nowhere")),
+                inputs=["x", 0, 0],
+                outputs=["d", 0, 0],
+            ),
+            r"layer 'd' \(Dense\): reads what no layer gives",
+        ),
+        (after_dense(dense("third")), r"layer 'third' \(Dense\): no kernel in model.weights.h5"),
+        (sequential(input_layer(3), {}), r"file '.*model.keras': not of Keras 3's form \(KeyErr"),
+    ],
+)
+def test_what_a_network_cannot_represent_is_refused_by_name(model, message, path):
+    weights = {"dense/vars/0": K1, "dense/vars/1": B1}
+    with pytest.raises(UnsupportedSourceError, match=message):
+        from_keras(keras_file(path, model, weights))
+
+
+PLAIN = sequential(input_layer(3), dense("d", use_bias=False))
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"version": "2.15.0"}, "written by Keras 2.15.0"),
+        ({"metadata__json": "{}"}, r"not of Keras 3's form \(KeyError\('keras_version'"),
+        ({"metadata__json": None}, "not of Keras 3's form .*metadata.json"),
+        ({"config__json": "[" * 100_000}, "not of Keras 3's form"),
+        ({"config__json": "no json"}, "not of Keras 3's form"),
+        ({"config__json": "[]"}, "not of Keras 3's form"),
+        ({"model__weights__h5": None}, "not of Keras 3's form .*model.weights.h5"),
+        ({"model__weights__h5": b"no hdf5"}, "model.weights.h5 is no HDF5"),
+        ({"model__weights__h5": bytes(10**7)}, "claims 10000000 bytes"),
+    ],
+)
+def test_a_file_of_another_form_is_refused(members, message, path):
+    with pytest.raises(UnsupportedSourceError, match=message):
+        from_keras(keras_file(path, PLAIN, {"dense/vars/0": K1}, **members))
+
+
+def test_what_is_no_archive_is_refused(path):
+    path.write_bytes(b"no zip")
+    with pytest.raises(UnsupportedSourceError, match="not of Keras 3's form"):
+        from_keras(path)
+
+
+def test_no_dataset_reads_another_file_or_is_larger_than_the_file(path, tmp_path):
+    (tmp_path / "secret").write_bytes(K1.tobytes())
+
+    def elsewhere(file):
+        source = [(str(tmp_path / "secret"), 0, K1.nbytes)]
+        file.create_dataset("layers/dense/vars/0", K1.shape, "f4", external=source)
+
+    def virtual(file):
+        layout = h5py.VirtualLayout(K1.shape, "f4")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "secret"), "d", K1.shape)
+        file.create_virtual_dataset("layers/dense/vars/0", layout)
+
+    def huge(file):
+        file.create_dataset("layers/dense/vars/0", (10**7, 10**7), "f4")
+
+    for write in (elsewhere, virtual, huge):
+        with pytest.raises(UnsupportedSourceError, match=r"'layers/dense/vars/0' .* in one piece"):
+            from_keras(keras_file(path, PLAIN, write))
+
+    def linked(file):
+        file["layers/dense/vars/0"] = h5py.ExternalLink(str(tmp_path / "secret"), "d")
+
+    with pytest.raises(UnsupportedSourceError, match=r"layer 'd' \(Dense\): no kernel"):
+        from_keras(keras_file(path, PLAIN, linked))
+
+
+def test_weights_of_no_real_numbers_are_refused(path):
+    def write(file):
+        file["layers/dense/vars/0"] = np.zeros(K1.shape, "V2")
+
+    with pytest.raises(UnsupportedSourceError, match=r"layer 'd' \(Dense\): kernel of dtype"):
+        from_keras(keras_file(path, PLAIN, write))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("m.pkl", "a pickle, which runs"), ("m.h5", "no .keras file"), ("m", "no .keras file")],
+)
+def test_no_other_file_is_read(name, message, tmp_path):
+    with pytest.raises(UnsupportedSourceError, match=message):
+        from_keras(tmp_path / name)
+
+
+def test_a_missing_library_is_named(path, monkeypatch):
+    keras_file(path, PLAIN, {"dense/vars/0": K1})
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(MissingLibraryError, match=r"takes h5py, .* 'forwardpass\[import\]'"):
+        from_keras(path)
