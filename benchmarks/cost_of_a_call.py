@@ -23,8 +23,6 @@ from benchmarks.load import Caller
 from benchmarks.networks import NETWORKS, publish_all
 from benchmarks.server_process import ServerProcess
 
-SERVERS = Path(__file__).parent / "servers"
-
 CASES = (
     # network, rows a call, callers (connections x streams), calls
     ("small", 1, (1, 1), 6_000),
@@ -48,8 +46,8 @@ def main() -> None:
             ("ours", name): ServerProcess(*_ours(files[name])) for name in ("small", "large")
         }
         for name in ("small", "large"):
-            servers["echo", name] = ServerProcess(SERVERS / "echo.py")
-            servers["naive", name] = ServerProcess(SERVERS / "naive.py", files[name])
+            servers["echo", name] = ServerProcess("-m", "benchmarks.servers.echo")
+            servers["naive", name] = ServerProcess("-m", "benchmarks.servers.naive", files[name])
         for server in servers.values():
             stack.enter_context(server)
         for network, rows, callers, calls in CASES:

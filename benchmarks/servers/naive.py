@@ -1,11 +1,10 @@
 """What one writes first: grpcio, generated message classes, one onnxruntime run a call.
 
-Usage: naive.py MODEL.onnx. No check, no batch, no metric; onnxruntime with one thread, as ours.
+Usage: python -m benchmarks.servers.naive MODEL.onnx. No check, no batch, no metric; onnxruntime with one thread, as ours.
 """
 
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -14,6 +13,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime
 
+from benchmarks.servers import serve_model_infer
 from forwardpass.proto import inference_pb2 as pb
 
 
@@ -45,20 +45,7 @@ def main() -> None:
         request_deserializer=pb.ModelInferRequest.FromString,
         response_serializer=pb.ModelInferResponse.SerializeToString,
     )
-    server = grpc.server(
-        ThreadPoolExecutor(32), options=[("grpc.max_receive_message_length", 64 * 2**20)]
-    )
-    server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler(
-                "inference.GRPCInferenceService", {"ModelInfer": handler}
-            ),
-        )
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    print(f"ready on 127.0.0.1:{port}", flush=True)
-    server.wait_for_termination()
+    serve_model_infer(handler)
 
 
 if __name__ == "__main__":
