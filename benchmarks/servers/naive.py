@@ -1,6 +1,7 @@
 """What one writes first: grpcio, generated message classes, one onnxruntime run a call.
 
-Usage: python -m benchmarks.servers.naive MODEL.onnx. No check, no batch, no metric; onnxruntime with one thread, as ours.
+Usage: python -m benchmarks.servers.naive MODEL.onnx. No check, no batch, no metric; onnxruntime
+with one thread, as ours.
 """
 
 import os

@@ -1,11 +1,13 @@
-"""One server of every example model, on a real socket."""
+"""One server of every example model, on a real socket; a repository that may change."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.rpc import Stub
 from support.served import write_repository
+from support.versions import put
 
 from forwardpass.server.app import Server
 from forwardpass.server.config import Config
@@ -27,3 +29,17 @@ def server(repository: Path) -> Iterator[Server]:
 def stub(server: Server) -> Iterator[Stub]:
     with Stub(server.port) as stub:
         yield stub
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository with version 1 of `m`, which answers 1."""
+    root = tmp_path / "repository"
+    put(root, "m", 1, 1)
+    return root
+
+
+@pytest.fixture(params=["events", "polling"])
+def how(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """How changes of the repository are found."""
+    return {"poll_s": 0.05} if request.param == "polling" else {}
