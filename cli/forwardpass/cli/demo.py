@@ -36,6 +36,8 @@ def run_demo(*, keep: bool, port: int) -> None:
     """
     # So that the server and the folder go, too, if somebody ends the demo itself.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # A shell starts what it runs in the background with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="forwardpass-demo-") as folder:
         repository = Path(folder) / "models"

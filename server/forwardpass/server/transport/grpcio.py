@@ -1,7 +1,6 @@
 """The server on grpcio's threads."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 
@@ -20,6 +19,7 @@ from forwardpass.server.transport.abort import abort
 from forwardpass.server.transport.health import SERVICE as HEALTH_SERVICE
 from forwardpass.server.transport.health import HealthTransport
 from forwardpass.server.transport.streams import StreamTransport
+from forwardpass.server.transport.threads import CallThreads
 
 
 class ListenError(Exception):
@@ -32,8 +32,9 @@ class GrpcioServer:
     def __init__(self, config: Config, service: Service, state: Health) -> None:
         self._limit = config.max_message_bytes
         self._gate = Gate()
+        self._threads = CallThreads(config.workers)
         self._server = grpc.server(
-            ThreadPoolExecutor(config.workers, thread_name_prefix="call"),
+            self._threads,  # type: ignore[arg-type]  # all that grpcio uses of an executor
             options=[
                 # We answer above the limit ourselves, naming it and its flag; grpcio, whose
                 # text names neither, cuts what is above twice the limit before it is in memory.
@@ -83,6 +84,7 @@ class GrpcioServer:
         """Refuse new calls (UNAVAILABLE), let those in flight end within the grace, and stop."""
         self._streams.stop()
         self._server.stop(grace_s).wait()
+        self._threads.shutdown()
         self._health.stop()
 
     def _infer(self, service: Service) -> Callable[[bytes, grpc.ServicerContext], bytes]:
