@@ -62,7 +62,7 @@ def main() -> None:
             results.append(
                 {"network": network, "rows": rows, "callers": callers[0] * callers[1]} | measured
             )
-    Console().print(_table(results))
+    Console(width=110).print(_table(results))
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1))
 

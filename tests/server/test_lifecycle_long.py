@@ -87,7 +87,9 @@ MODELS = 300
 ROUNDS = 20
 
 
-def test_300_models_in_one_process_answer_as_fast_as_one(tmp_path: Path) -> None:
+def test_300_models_in_one_process_answer_as_fast_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one, many = tmp_path / "one", tmp_path / "many"
     write(one, "m0", 1, 0)
     size = max(write(many, f"m{index}", 1, index) for index in range(MODELS))
@@ -114,12 +116,13 @@ def test_300_models_in_one_process_answer_as_fast_as_one(tmp_path: Path) -> None
                     large_us.append((ended - between) * 1e6)
         after_mib = large.resident_mib()
     ratio = median(large_us) / median(small_us)
-    print(
-        f"\n{MODELS} models of {size} bytes: loaded in {large.load_s:.2f} s "
-        f"({large.load_s / MODELS * 1e3:.1f} ms each), {per_model_kib:.0f} KiB each, "
-        f"threads {threads[1]} ({threads[0]} with one model), {after_mib:.0f} MiB in all; "
-        f"p50 of a call {median(large_us):.0f} us against {median(small_us):.0f} us: {ratio:.2f}"
-    )
+    with capsys.disabled():
+        print(
+            f"\n{MODELS} models of {size} bytes: loaded in {large.load_s:.2f} s "
+            f"({large.load_s / MODELS * 1e3:.1f} ms each), {per_model_kib:.0f} KiB each, "
+            f"threads {threads[1]} ({threads[0]} with one model), {after_mib:.0f} MiB in all; "
+            f"p50 of a call {median(large_us):.0f} us against {median(small_us):.0f}: {ratio:.2f}"
+        )
     assert ratio <= 1.3
     assert threads[1] < threads[0] + 10
     assert large.load_s < 30
@@ -175,7 +178,9 @@ def called(callers: list[Caller]) -> Iterator[None]:
             thread.join()
 
 
-def test_2000_reloads_under_load_fail_no_call_and_keep_no_memory(tmp_path: Path) -> None:
+def test_2000_reloads_under_load_fail_no_call_and_keep_no_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path, "versions", 1, 1)
     write(tmp_path, "content", 1, 0)
     mib: list[float] = []
@@ -201,13 +206,14 @@ def test_2000_reloads_under_load_fail_no_call_and_keep_no_memory(tmp_path: Path)
     tenth = [len(caller.us) // 10 for caller in callers]
     first = median(us for caller, n in zip(callers, tenth, strict=True) for us in caller.us[:n])
     last = median(us for caller, n in zip(callers, tenth, strict=True) for us in caller.us[-n:])
-    print(
-        f"\n{RELOADS} reloads in {took_s:.0f} s under {len(calls)} calls from {CALLERS} threads: "
-        f"{sum(len(caller.wrong) for caller in callers)} failed or wrong; "
-        f"{before:.0f} MiB after {SETTLED}, then {min(after):.0f} to {max(after):.0f}, "
-        f"{after[-1]:.0f} at the end; {threads} threads; "
-        f"p50 of a call {first:.0f} us in the first tenth, {last:.0f} us in the last"
-    )
+    with capsys.disabled():
+        print(
+            f"\n{RELOADS} reloads in {took_s:.0f} s under {len(calls)} calls of {CALLERS} threads: "
+            f"{sum(len(caller.wrong) for caller in callers)} failed or wrong; "
+            f"{before:.0f} MiB after {SETTLED}, then {min(after):.0f} to {max(after):.0f}, "
+            f"{after[-1]:.0f} at the end; {threads} threads; "
+            f"p50 of a call {first:.0f} us in the first tenth, {last:.0f} us in the last"
+        )
     assert [caller.wrong for caller in callers] == [[]] * CALLERS
     assert min(len(caller.us) for caller in callers) > RELOADS
     assert max(after) <= 1.1 * before
@@ -217,7 +223,9 @@ def test_2000_reloads_under_load_fail_no_call_and_keep_no_memory(tmp_path: Path)
 MOVES = 300
 
 
-def test_a_label_moved_300_times_under_load_fails_no_call(tmp_path: Path) -> None:
+def test_a_label_moved_300_times_under_load_fails_no_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in (1, 2):
         write(tmp_path, "versions", number, number)
     label(tmp_path, "versions", {"stable": 1})
@@ -228,5 +236,6 @@ def test_a_label_moved_300_times_under_load_fails_no_call(tmp_path: Path) -> Non
                 label(tmp_path, "versions", {"stable": 2 - move % 2})
                 server.load("versions")
                 assert call(stub, "versions", "stable").version == 2 - move % 2
-    print(f"\n{MOVES} moves under {sum(len(caller.us) for caller in callers)} calls")
+    with capsys.disabled():
+        print(f"\n{MOVES} moves under {sum(len(caller.us) for caller in callers)} calls")
     assert [caller.wrong for caller in callers] == [[]] * CALLERS
