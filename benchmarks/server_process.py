@@ -18,12 +18,10 @@ class ServerProcess:
 
     def __init__(self, *arguments: str | Path, core: int = 0) -> None:
         """Start `python ARGUMENTS`, pinned to one core, and wait until it is ready."""
-        # As early as it can be: the libraries size their pools when they are imported.
+        # From the start: the libraries size their pools when they are imported.
         command = ["taskset", "--cpu-list", str(core), sys.executable, *map(str, arguments)]
-        self.started = time.monotonic()
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.target = self._wait()
-        self.ready_s = time.monotonic() - self.started
 
     def cpu_s(self) -> float:
         """Return the CPU time that the process has used so far, in user and kernel mode."""

@@ -19,7 +19,7 @@ from forwardpass.client.model import ModelSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.proto.datatypes import DATATYPES
 from forwardpass.proto.inference_pb2 import ModelInferRequest, ModelInferResponse
-from forwardpass.proto.spec import TensorError, TensorSpec, check_shape
+from forwardpass.proto.spec import TensorError, TensorSpec, check_name, check_shape, quote
 from forwardpass.proto.tensors import encode_raw
 from forwardpass.proto.timing import PARAMETER
 
@@ -138,22 +138,11 @@ class ModelCodec:
                 got=repr(outputs),
                 fix="send [name, ...], or leave it out for all",
             )
-        # The words of the server for the same mistakes.
         for position, name in enumerate(outputs):
-            if self._outputs and name not in self._outputs:
-                raise TensorError(
-                    f"output {name!r}",
-                    expected=f"one of {', '.join(map(repr, self._outputs))}",
-                    got=repr(name),
-                    fix="use the names of ModelMetadata",
-                )
-            if name in outputs[:position]:
-                raise TensorError(
-                    f"output {name!r}",
-                    expected="it once",
-                    got="it twice",
-                    fix="ask for every output once",
-                )
+            # A server that does not tell its outputs may have any.
+            names = self._outputs or outputs
+            seen = outputs[:position]
+            check_name(f"output {quote(name)}", name, names, seen, once="ask for every output once")
         return tuple(outputs)
 
 

@@ -8,7 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from forwardpass.client._casting import as_array, cast
 from forwardpass.proto.datatypes import DATATYPES, datatype_of
-from forwardpass.proto.spec import TensorError, TensorSpec, format_shape
+from forwardpass.proto.spec import (
+    TensorError,
+    TensorSpec,
+    check_complete,
+    check_name,
+    format_shape,
+    quote,
+)
 
 Inputs = ArrayLike | Mapping[str, ArrayLike]
 """An array for a model with one input, or the arrays of its inputs by name."""
@@ -79,23 +86,9 @@ def _by_name(specs: Sequence[TensorSpec], x: Inputs) -> Mapping[str, ArrayLike]:
             fix="send {name: array} with every input",
         )
     names = [spec.name for spec in specs]
-    # The words of the server for the same mistakes.
     for name in x:
-        if name not in names:
-            raise TensorError(
-                f"input {name!r}",
-                expected=f"one of {', '.join(map(repr, names))}",
-                got=repr(name),
-                fix="use the names of ModelMetadata",
-            )
-    for name in names:
-        if name not in x:
-            raise TensorError(
-                f"input {name!r}",
-                expected=f"all of {', '.join(map(repr, names))}",
-                got=", ".join(map(repr, x)) or "no input",
-                fix=f"send {name!r} too",
-            )
+        check_name(f"input {quote(name)}", name, names, (), once="")
+    check_complete(names, x)
     return x
 
 

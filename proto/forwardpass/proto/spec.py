@@ -4,7 +4,7 @@ Client and server make the same checks with the same words: the client before it
 the server for every caller.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from forwardpass.proto.datatypes import DATATYPES
@@ -44,14 +44,46 @@ class TensorSpec:
         return f"{self.name}: {self.datatype}{format_shape(self.shape)}"
 
 
-def quote(name: str) -> str:
+def quote(name: object) -> str:
     """Quote a caller's word for a message, cut where it would push out the rest."""
-    return repr(name) if len(name) <= _MAX_QUOTED else f"{name[:_MAX_QUOTED]!r}..."
+    if isinstance(name, str) and len(name) > _MAX_QUOTED:
+        return f"{name[:_MAX_QUOTED]!r}..."
+    return repr(name)
 
 
 def format_shape(shape: Iterable[int]) -> str:
     """Write a shape as it stands on the wire: `[-1, 30]`."""
     return f"[{', '.join(map(str, shape))}]"
+
+
+def check_name(
+    tensor: str, name: str, names: Collection[str], seen: Collection[str], *, once: str
+) -> None:
+    """Raise TensorError unless a name is one of the model's, and none of those seen before.
+
+    once: what to do about one that comes again, as in `send every input once`.
+    """
+    if name not in names:
+        raise TensorError(
+            tensor,
+            expected=f"one of {', '.join(map(repr, names))}",
+            got=quote(name),
+            fix="use the names of ModelMetadata",
+        )
+    if name in seen:
+        raise TensorError(tensor, expected="it once", got="it twice", fix=once)
+
+
+def check_complete(names: Collection[str], given: Collection[str]) -> None:
+    """Raise TensorError unless every one of the model's inputs is given."""
+    for name in names:
+        if name not in given:
+            raise TensorError(
+                f"input {name!r}",
+                expected=f"all of {', '.join(map(repr, names))}",
+                got=", ".join(map(repr, given)) or "no input",
+                fix=f"send {name!r} too",
+            )
 
 
 def check_datatype(tensor: str, spec: TensorSpec, datatype: str) -> None:

@@ -58,8 +58,6 @@ class Job:
     """How long the rows waited for their run."""
     ran_ns: int = 0
     """How long the run took that they were a part of."""
-    batch_rows: int = 0
-    """How many rows that run had."""
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
     """Held while the caller waits; released once, when its job is done or has to lead a run."""
     _done: bool = False
@@ -209,8 +207,6 @@ class BatchQueue:
                 job.error = InternalError()
             if not isinstance(error, Exception):
                 raise
-        now = perf_counter_ns()
-        rows = sum(job.rows for job in batch)
+        ran_ns = perf_counter_ns() - started
         for job in batch:
-            job.ran_ns = now - started
-            job.batch_rows = rows
+            job.ran_ns = ran_ns

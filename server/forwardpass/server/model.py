@@ -105,7 +105,6 @@ class Model:
         job.shapes = [(job.rows, *shape[1:]) for shape in pieces[0].shapes]
         job.waited_ns = sum(piece.waited_ns for piece in pieces)
         job.ran_ns = sum(piece.ran_ns for piece in pieces)
-        job.batch_rows = max(piece.batch_rows for piece in pieces)
 
     def _piece(self, job: Job, start: int) -> Job:
         end = min(start + self.batching.max_rows, job.rows)

@@ -15,7 +15,9 @@ from forwardpass.proto.inference_pb2 import InferParameter, ModelInferRequest
 from forwardpass.proto.spec import (
     TensorError,
     TensorSpec,
+    check_complete,
     check_datatype,
+    check_name,
     check_shape,
     check_symbols,
     quote,
@@ -102,18 +104,8 @@ def _inputs(
     arrays: dict[str, NDArray[Any]] = {}
     for sent, place in zip(request.inputs, places, strict=True):
         tensor = f"input {quote(sent.name)}"
-        spec = specs.get(sent.name)
-        if spec is None:
-            raise TensorError(
-                tensor,
-                expected=f"one of {', '.join(map(repr, specs))}",
-                got=quote(sent.name),
-                fix="use the names of ModelMetadata",
-            )
-        if sent.name in arrays:
-            raise TensorError(
-                tensor, expected="it once", got="it twice", fix="send every input once"
-            )
+        check_name(tensor, sent.name, specs, arrays, once="send every input once")
+        spec = specs[sent.name]
         check_datatype(tensor, spec, sent.datatype)
         shape = tuple(sent.shape)
         check_shape(tensor, spec, shape)
@@ -132,14 +124,7 @@ def _inputs(
         else:
             data = next(rest) if place is None else place.read()
             arrays[sent.name] = decode_raw(tensor, data, sent.datatype, shape)
-    missing = [name for name in specs if name not in arrays]
-    if missing:
-        raise TensorError(
-            f"input {missing[0]!r}",
-            expected=f"all of {', '.join(map(repr, specs))}",
-            got=", ".join(map(repr, arrays)) or "no input",
-            fix=f"send {missing[0]!r} too",
-        )
+    check_complete(specs, arrays)
     check_symbols(specs, {name: array.shape for name, array in arrays.items()})
     return arrays
 
@@ -164,17 +149,7 @@ def _outputs(
     wanted: dict[str, RequestedOutput] = {}
     for asked in request.outputs:
         tensor = f"output {quote(asked.name)}"
-        if asked.name not in model.outputs:
-            raise TensorError(
-                tensor,
-                expected=f"one of {', '.join(map(repr, model.outputs))}",
-                got=quote(asked.name),
-                fix="use the names of ModelMetadata",
-            )
-        if asked.name in wanted:
-            raise TensorError(
-                tensor, expected="it once", got="it twice", fix="ask for every output once"
-            )
+        check_name(tensor, asked.name, model.outputs, wanted, once="ask for every output once")
         classes = _classes(tensor, model.outputs[asked.name], asked.parameters)
         place = regions.place(tensor, asked.parameters)
         if classes is not None and place is not None:
