@@ -1,6 +1,8 @@
 """The picture as a whole."""
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
 
@@ -115,3 +117,20 @@ def test_a_value_that_is_not_a_number_is_gray() -> None:
 def test_anything_but_one_row_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(TensorError, match=r"input 'x': expected .*3\]"):
         to_svg(Network.chain([3, 1]), np.zeros(shape))
+
+
+def test_a_notebook_shows_a_network_as_its_picture() -> None:
+    network = ZOO["breast_cancer"].network()
+    x = ZOO["breast_cancer"].held_out().x[0]
+    assert network._repr_svg_() == network.to_svg() == to_svg(network)
+    assert network.to_svg(x) == to_svg(network, x) != to_svg(network)
+
+
+def test_what_draws_is_imported_when_something_is_drawn() -> None:
+    program = (
+        "import sys; from forwardpass.models import Network; network = Network.chain([3, 1])\n"
+        "drawn = lambda: 'forwardpass.models.draw' in sys.modules\n"
+        "print(drawn(), network.to_svg()[:4], drawn())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False <svg True\n", "")

@@ -3,9 +3,7 @@
 import csv
 import json
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.cli.errors import CommandError, UsageError
+from forwardpass.cli.replacing import replacing
 from forwardpass.client import Prediction
 
 
@@ -40,10 +39,10 @@ def write_prediction(
                 f"--output: a .npy file holds one array, the model answered "
                 f"{', '.join(prediction)}; choose one with --select, or write .csv or .json"
             )
-        with _replacing(path) as part, part.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             np.save(file, next(iter(prediction.values())), allow_pickle=False)
     else:
-        with _replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
             if path.suffix == ".csv":
                 _write_csv(prediction, labels, file)
             else:
@@ -99,12 +98,3 @@ def _plain(array: NDArray[Any]) -> NDArray[Any]:
         # The shortest digits that read back as the same number of this precision.
         return array.astype(str).astype(np.float64).astype(object)
     return array.astype(object)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a file to write beside the path; it takes the path's place when all is written."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        part = Path(folder) / path.name
-        yield part
-        part.replace(path)

@@ -82,6 +82,33 @@ def inspect(
 
 
 @app.command()
+def draw(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="What to draw: a .onnx file of a network, or what `export` takes: an example's "
+            "name, MODULE:NAME or FILE.py:NAME."
+        ),
+    ],
+    output_file: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .svg file to write; stdout if left out."),
+    ] = None,
+    row: Annotated[
+        str | None,
+        typer.Option(
+            help="Fill the neurons with what the network makes of this row of features: numbers "
+            "with commas between them, or a .csv or .npy file, whose first row is taken."
+        ),
+    ] = None,
+) -> None:
+    """Draw a network: layers, weights and, for a row of features, activations."""
+    from forwardpass.cli.draw import draw_network
+
+    draw_network(source, output_file, row)
+
+
+@app.command()
 def serve(
     path: Annotated[
         Path,

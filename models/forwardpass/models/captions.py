@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.models.diagram import RADIUS, Block, Diagram
-from forwardpass.models.network import Network
 from forwardpass.models.ports import Output
 from forwardpass.models.strokes import NEGATIVE, POSITIVE
+
+if TYPE_CHECKING:
+    from forwardpass.models.network import Network
 
 BACKGROUND = "#ffffff"
 INK = "#24292f"
@@ -89,7 +91,7 @@ def printable(text: str) -> str:
 
 
 def captions(
-    network: Network,
+    network: "Network",
     diagram: Diagram,
     row: NDArray[np.float32] | None,
     answers: Mapping[str, NDArray[np.float64]],
@@ -128,7 +130,7 @@ def legend(x: float, y: float, *, filled: bool) -> list[Text]:
     return [Text(x, y + 14 * line, spans, size=10) for line, spans in enumerate(lines)]
 
 
-def _features(network: Network, block: Block, row: NDArray[np.float32] | None) -> Iterator[Text]:
+def _features(network: "Network", block: Block, row: NDArray[np.float32] | None) -> Iterator[Text]:
     given = network.input
     values = None if row is None else row[list(block.shown)]
     for y, spans in _rows(block, given.features, given.units, values):

@@ -7,9 +7,12 @@ neurons. Layers of one column are stacked: those that others read, the bias unit
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from forwardpass.models.layers import Layer
-from forwardpass.models.network import Network
+
+if TYPE_CHECKING:
+    from forwardpass.models.network import Network
 
 RADIUS = 12.0
 PITCH = 31.0
@@ -101,7 +104,7 @@ class Diagram:
         return sorted(blocks, key=lambda block: block.y[0])
 
 
-def lay_out(network: Network) -> Diagram:
+def lay_out(network: "Network") -> Diagram:
     """Return where everything stands."""
     columns = {network.input.name: 0}
     for layer in network.layers:
@@ -120,7 +123,7 @@ def lay_out(network: Network) -> Diagram:
     return Diagram(ordered, tuple(bias[:-1]), _lanes(network, columns, bottom))
 
 
-def _stack(network: Network, names: list[str], column: int) -> tuple[dict[str, Block], float]:
+def _stack(network: "Network", names: list[str], column: int) -> tuple[dict[str, Block], float]:
     """Return the blocks of a column and the y of its bias unit, centred on y = 0."""
     read = {name for layer in network.layers for name in layer.reads}
     # Heads come last: what stands beside them then crosses no connection to the next column.
@@ -167,7 +170,9 @@ def _moved(block: Block, by: float) -> Block:
     return replace(block, y=tuple(y + by for y in block.y), ellipsis=ellipsis)
 
 
-def _lanes(network: Network, columns: dict[str, int], bottom: float) -> dict[tuple[str, str], Lane]:
+def _lanes(
+    network: "Network", columns: dict[str, int], bottom: float
+) -> dict[tuple[str, str], Lane]:
     skips = [
         (name, layer.name)
         for layer in network.layers

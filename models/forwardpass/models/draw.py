@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from html import escape
 from math import isnan
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,9 +19,11 @@ from forwardpass.models.captions import (
 )
 from forwardpass.models.diagram import COLUMN, RADIUS, Block, Diagram, lay_out
 from forwardpass.models.forward import propagate
-from forwardpass.models.network import Network
 from forwardpass.models.strokes import NEGATIVE, POSITIVE, strokes
 from forwardpass.proto.spec import TensorError, format_shape
+
+if TYPE_CHECKING:
+    from forwardpass.models.network import Network
 
 _MARGIN = 22.0
 _NOT_A_NUMBER = "#afb8c1"
@@ -29,23 +32,23 @@ _FULLEST = 0.75
 _BOUNDED = ("sigmoid", "tanh", "softmax")
 
 
-def to_svg(network: Network, x: ArrayLike | None = None) -> str:
+def to_svg(network: "Network", row: ArrayLike | None = None) -> str:
     """Return a picture of the network: an SVG document that needs nothing else.
 
     Neurons are circles, a column a depth; layers wider than a dozen show six neurons at
     either end. A line is a weight: blue above zero and orange below, the thicker the closer
     it is to the largest weight into the same neuron; a weight of zero has no line. Given one
-    row of raw features x (s_1,), neurons are filled with their activations in the same
+    row of raw features (s_1,), neurons are filled with their activations in the same
     colours (sigmoid, tanh and softmax as they are, others relative to the largest of their
     layer), and features and answers are written beside them.
 
-    Raises TensorError if x is not one row of the network's features.
+    Raises TensorError if row is not one row of the network's features.
     """
     diagram = lay_out(network)
-    row, values = (None, {}) if x is None else _propagated(network, x)
-    texts = captions(network, diagram, row, values)
+    features, values = (None, {}) if row is None else _propagated(network, row)
+    texts = captions(network, diagram, features, values)
     left = min([-RADIUS, *(text.left for text in texts)]) - _MARGIN
-    texts += legend(left + _MARGIN, diagram.bottom + 1.6 * _MARGIN, filled=x is not None)
+    texts += legend(left + _MARGIN, diagram.bottom + 1.6 * _MARGIN, filled=row is not None)
     edge = diagram.last_column * COLUMN + RADIUS + ARROW
     right = max([edge, *(text.right for text in texts)]) + _MARGIN
     top = min([diagram.top, *(text.y - text.size for text in texts)]) - _MARGIN
@@ -74,18 +77,18 @@ def to_svg(network: Network, x: ArrayLike | None = None) -> str:
 
 
 def _propagated(
-    network: Network, x: ArrayLike
+    network: "Network", row: ArrayLike
 ) -> tuple[NDArray[np.float32], Mapping[str, NDArray[np.float64]]]:
     """Return the row as float32, and all values that it gives, by the lecture's names."""
-    if np.ndim(x) != 1:
+    if np.shape(row) != (network.input.size,):
         raise TensorError(
             f"input {network.input.name!r}",
             expected=f"one row, of shape [{network.input.size}]",
-            got=format_shape(np.shape(x)),
-            fix="draw one row at a time, as in x[0]",
+            got=format_shape(np.shape(row)),
+            fix="give one number a feature, as in x[0]",
         )
-    values = propagate(network, x)
-    return np.asarray(x, np.float32), values
+    values = propagate(network, row)
+    return np.asarray(row, np.float32), values
 
 
 def _bias_units(diagram: Diagram) -> Iterator[str]:

@@ -173,6 +173,20 @@ class Network:
         ends = np.cumsum([self.sizes[self.number(source) - 1] for source in layer.reads])
         return dict(zip(layer.reads, np.split(layer.W, ends[:-1], axis=1), strict=True))
 
+    def to_svg(self, row: ArrayLike | None = None) -> str:
+        """Return a picture, an SVG document: `forwardpass.models.draw.to_svg`.
+
+        Given one row of raw features (s_1,), it shows what the network makes of them. Raises
+        TensorError if row is none.
+        """
+        from forwardpass.models import draw
+
+        return draw.to_svg(self, row)
+
+    def _repr_svg_(self) -> str:
+        # What a notebook shows.
+        return self.to_svg()
+
     def __repr__(self) -> str:
         outputs = ", ".join(output.name for output in self.outputs)
         sizes = "-".join(map(str, self.sizes))

@@ -2,13 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.models.diagram import COLUMN, Block, Diagram, Lane
 from forwardpass.models.layers import Layer
-from forwardpass.models.network import Network
+
+if TYPE_CHECKING:
+    from forwardpass.models.network import Network
 
 # Blue and vermilion of Okabe and Ito's palette, which colour-blind readers tell apart.
 POSITIVE = "#0072b2"
@@ -27,7 +30,7 @@ _MOST_LINES = 48
 """Most lines of a bundle, the strongest: more cannot be told apart."""
 
 
-def strokes(network: Network, diagram: Diagram) -> list[str]:
+def strokes(network: "Network", diagram: Diagram) -> list[str]:
     """Return SVG paths for all connections, the weak below the strong.
 
     A weight counts relative to the largest into the same neuron, so that outputs in different
