@@ -19,6 +19,7 @@ from forwardpass.client.model import ModelSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.proto.datatypes import DATATYPES
 from forwardpass.proto.inference_pb2 import ModelInferRequest, ModelInferResponse
+from forwardpass.proto.metadata import OUTPUTS, ColumnNames, MetadataError, load_columns
 from forwardpass.proto.spec import TensorError, TensorSpec, check_name, check_shape, quote
 from forwardpass.proto.tensors import encode_raw
 from forwardpass.proto.timing import PARAMETER
@@ -71,6 +72,7 @@ class ModelCodec:
         self.version = version
         self._target = target
         self._outputs = {output.name: output for output in spec.outputs}
+        self._columns = _output_columns(spec)
         self._layouts: dict[int, Layout] = {}
         """The last one seen of each length."""
 
@@ -119,7 +121,7 @@ class ModelCodec:
                 outputs = drop_row_axes(outputs, self._outputs)
         except ValueError as error:
             raise ProtocolError(str(error), target=self._target, model=self.model) from error
-        return Prediction(outputs, *answered)
+        return Prediction(outputs, *answered, columns=self._columns)
 
     def _keep_layout(
         self, reply: bytes, message: ModelInferResponse, arrays: Mapping[str, NDArray[Any]]
@@ -144,6 +146,14 @@ class ModelCodec:
             seen = outputs[:position]
             check_name(f"output {quote(name)}", name, names, seen, once="ask for every output once")
         return tuple(outputs)
+
+
+def _output_columns(spec: ModelSpec) -> dict[str, ColumnNames]:
+    try:
+        return load_columns(OUTPUTS, spec.properties.get(OUTPUTS, "{}"))
+    except MetadataError:
+        # They name columns, no more: a server's strange properties are no reason to fail calls.
+        return {}
 
 
 @lru_cache(maxsize=1024)

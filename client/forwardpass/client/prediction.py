@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forwardpass.client._html import prediction_table
 from forwardpass.client.timing import Timing
+from forwardpass.proto.metadata import ColumnNames
 from forwardpass.proto.spec import format_shape
 
 _SHOWN = 6
@@ -30,6 +32,8 @@ class Prediction(Mapping[str, NDArray[Any]]):
     """The server's identifier of the call; empty where it gives none."""
     timing: Timing | None = None
     """Where the time of the call went, if `predict` was told to ask."""
+    columns: Mapping[str, ColumnNames] = field(default_factory=dict)
+    """Labels and units by output name, of the outputs for which the model tells them."""
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         try:
@@ -67,3 +71,7 @@ class Prediction(Mapping[str, NDArray[Any]]):
                 f"  {name}: {dtype}{format_shape(array.shape)} = {' '.join(values.split())}"
             )
         return "\n".join(lines) + ">"
+
+    def _repr_html_(self) -> str:
+        # What a notebook shows.
+        return prediction_table(self.model, self.version, self._outputs, self.columns)
