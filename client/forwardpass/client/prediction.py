@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.client._html import prediction_table
 from forwardpass.client.timing import Timing
 from forwardpass.proto.metadata import ColumnNames
 from forwardpass.proto.spec import format_shape
@@ -73,5 +72,7 @@ class Prediction(Mapping[str, NDArray[Any]]):
         return "\n".join(lines) + ">"
 
     def _repr_html_(self) -> str:
-        # What a notebook shows.
+        # What a notebook shows, and nobody else needs.
+        from forwardpass.client._html import prediction_table
+
         return prediction_table(self.model, self.version, self._outputs, self.columns)
