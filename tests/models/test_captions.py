@@ -1,70 +1,34 @@
-"""The texts of a picture: what they say, and that none covers another."""
-
-from itertools import combinations
+"""The texts of a picture: what they say."""
 
 import numpy as np
-import pytest
 
 from forwardpass.models import Dense, Input, Network, Output
-from forwardpass.models.captions import Span, Text, captions, legend
-from forwardpass.models.diagram import RADIUS, lay_out
+from forwardpass.models.captions import captions
+from forwardpass.models.diagram import lay_out
 from forwardpass.models.forward import forward
+from forwardpass.models.lettering import Span, Text, fitted
 from forwardpass.models.zoo import ZOO
 
-NETWORKS = {
-    "3-3-1": ZOO["lecture_3_3_1"].network(),
-    "3-3-2": ZOO["lecture_3_3_2"].network(),
-    "30-64-32-2": Network.chain([30, 64, 32, 2], "relu", "softmax", labels=("benign", "malignant")),
-    "two heads and a skip connection": ZOO["breast_cancer"].network(),
-    "autoencoder": ZOO["digits_autoencoder"].network(),
-    "three heads": ZOO["linnerud"].network(),
-}
 
-
-def texts_of(network: Network, *, filled: bool = False) -> list[Text]:
-    diagram = lay_out(network)
-    x = None
-    if filled:
-        mean = network.input.mean
-        x = np.zeros(network.input.size, np.float32) if mean is None else np.float32(mean)
-    texts = captions(network, diagram, x, {} if x is None else forward(network, x))
-    return [*texts, *legend(0, diagram.bottom + 40, filled=filled)]
+def texts_of(network: Network) -> list[Text]:
+    return captions(network, lay_out(network), None, {})
 
 
 def words(text: Text) -> str:
     return "".join(span.text for span in text.spans)
 
 
-@pytest.mark.parametrize("filled", [False, True])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_no_text_covers_another(name: str, filled: bool) -> None:
-    for a, b in combinations(texts_of(NETWORKS[name], filled=filled), 2):
-        apart = a.right < b.left or b.right < a.left
-        assert apart or abs(a.y - b.y) >= max(a.size, b.size) - 1, (words(a), words(b))
-
-
-@pytest.mark.parametrize("filled", [False, True])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_no_text_covers_a_neuron(name: str, filled: bool) -> None:
-    blocks = lay_out(NETWORKS[name]).blocks.values()
-    neurons = [(block.x, y) for block in blocks for y in block.y]
-    for text in texts_of(NETWORKS[name], filled=filled):
-        for x, y in neurons:
-            beside = text.right < x - RADIUS or text.left > x + RADIUS
-            assert beside or text.y < y - RADIUS or text.y - text.size > y + RADIUS, words(text)
-
-
 def test_headings_name_layer_width_activation_and_outputs() -> None:
-    said = [words(text) for text in texts_of(NETWORKS["autoencoder"])]
+    said = [words(text) for text in texts_of(ZOO["digits_autoencoder"].network())]
     for heading in ("L1 x", "64 features", "L2 encoder", "40 relu", "12 tanh, output", "output"):
         assert heading in said
-    said = [words(text) for text in texts_of(NETWORKS["two heads and a skip connection"])]
+    said = [words(text) for text in texts_of(ZOO["breast_cancer"].network())]
     for heading in ("L3 worst", "10 identity, output", "L4 malignancy", "1 sigmoid, output"):
         assert heading in said
 
 
 def test_a_layer_named_by_its_number_is_not_named_twice() -> None:
-    assert "L2" in [words(text) for text in texts_of(NETWORKS["30-64-32-2"])]
+    assert "L2" in [words(text) for text in texts_of(Network.chain([3, 4, 2]))]
 
 
 def test_features_and_labels_stand_beside_their_neurons_with_unit_and_value() -> None:
@@ -103,3 +67,25 @@ def test_long_names_are_cut() -> None:
 def test_text_is_escaped_and_without_control_characters() -> None:
     svg = Text(0, 0, [Span("<b> & \x00\n")]).svg()
     assert "&lt;b&gt; &amp; \ufffd\ufffd" in svg
+
+
+def test_what_may_be_cut_is_cut_to_the_room_there_is_the_longest_first() -> None:
+    line = [Span("mean concavity", elastic=True), Span("0.25"), Span(" mm", elastic=True)]
+    full = sum(span.width for span in line)
+    assert fitted(line, 10, 10 * full) == line
+    cut = fitted(line, 10, 10 * full - 1)
+    assert [span.text for span in cut] == ["mean concav\N{HORIZONTAL ELLIPSIS}", "0.25", " mm"]
+    for room in range(0, 200, 7):
+        wide = 10 * sum(span.width for span in fitted(line, 10, room))
+        assert wide <= max(room, 10 * sum(span.width for span in fitted(line, 10, 0)))
+    assert [span.text for span in fitted(line, 10, 0)][1] == "0.25"
+
+
+def test_a_head_shows_its_activations_though_its_logits_are_named_first() -> None:
+    network = Network.define(
+        1,
+        [Dense("p", 1, "sigmoid", W=[[0.0]], b=[0.0])],
+        [Output("logit", "p", of="z"), Output("p", "p")],
+    )
+    x = np.ones(1, np.float32)
+    assert "0.5" in map(words, captions(network, lay_out(network), x, forward(network, x)))

@@ -134,3 +134,18 @@ def test_what_draws_is_imported_when_something_is_drawn() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("False <svg True\n", "")
+
+
+def test_notes_tell_what_fills_and_what_is_left_out() -> None:
+    def notes(network: Network, x: object = None) -> str:
+        return "".join(ET.fromstring(to_svg(network, x)).itertext())
+
+    example = ZOO["breast_cancer"]
+    filled = notes(example.network(), example.held_out().x[0])
+    assert "Fill is the activation" in filled
+    assert "Features are filled as the network scales them" in filled
+    assert "as the network scales" not in notes(Network.chain([2, 1]), [1, 2])
+    assert "Fill" not in notes(example.network())
+    wide = [Dense("hidden", 1), Dense("y", 3, reads=("hidden", "x"))]
+    assert "the 16 strongest lines" in notes(Network.define(6, wide))
+    assert "strongest lines" not in notes(Network.define(5, wide))

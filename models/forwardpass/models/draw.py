@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.models.captions import (
-    ARROW,
-    BACKGROUND,
-    FAINT,
-    INK,
-    captions,
-    legend,
-    printable,
-)
+from forwardpass.models.captions import ARROW, FAINT, captions, legend
 from forwardpass.models.diagram import COLUMN, RADIUS, Block, Diagram, lay_out
 from forwardpass.models.forward import propagate
-from forwardpass.models.strokes import NEGATIVE, POSITIVE, strokes
+from forwardpass.models.lettering import BACKGROUND, INK, printable
+from forwardpass.models.strokes import MOST_LINES, NEGATIVE, POSITIVE, strokes
 from forwardpass.proto.spec import TensorError, format_shape
 
 if TYPE_CHECKING:
@@ -37,7 +30,8 @@ def to_svg(network: "Network", row: ArrayLike | None = None) -> str:
 
     Neurons are circles, a column a depth; layers wider than a dozen show six neurons at
     either end. A line is a weight: blue above zero and orange below, the thicker the closer
-    it is to the largest weight into the same neuron; a weight of zero has no line. Given one
+    it is to the largest weight into the same neuron; a weight of zero has no line, and of a
+    skip connection the strongest few have one. Given one
     row of raw features (s_1,), neurons are filled with their activations in the same
     colours (sigmoid, tanh and softmax as they are, others relative to the largest of their
     layer), and features and answers are written beside them.
@@ -48,7 +42,8 @@ def to_svg(network: "Network", row: ArrayLike | None = None) -> str:
     features, values = (None, {}) if row is None else _propagated(network, row)
     texts = captions(network, diagram, features, values)
     left = min([-RADIUS, *(text.left for text in texts)]) - _MARGIN
-    texts += legend(left + _MARGIN, diagram.bottom + 1.6 * _MARGIN, filled=row is not None)
+    notes = list(_notes(network, diagram, filled=row is not None))
+    texts += legend(left + _MARGIN, diagram.bottom + 1.6 * _MARGIN, notes)
     edge = diagram.last_column * COLUMN + RADIUS + ARROW
     right = max([edge, *(text.right for text in texts)]) + _MARGIN
     top = min([diagram.top, *(text.y - text.size for text in texts)]) - _MARGIN
@@ -89,6 +84,16 @@ def _propagated(
         )
     values = propagate(network, row)
     return np.asarray(row, np.float32), values
+
+
+def _notes(network: "Network", diagram: Diagram, *, filled: bool) -> Iterator[str]:
+    widths = {name: len(block.shown) for name, block in diagram.blocks.items()}
+    if any(widths[name] * widths[reader] > MOST_LINES for name, reader in diagram.lanes):
+        yield f"Past a column lead the {MOST_LINES} strongest lines alone."
+    if filled:
+        yield "Fill is the activation, in the same colours."
+        if network.input.mean is not None or network.input.scale is not None:
+            yield "Features are filled as the network scales them."
 
 
 def _bias_units(diagram: Diagram) -> Iterator[str]:

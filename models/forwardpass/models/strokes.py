@@ -26,8 +26,8 @@ _SPACING = 3.0
 """From one line of a bundle to the next, unless there are many."""
 _BUNDLE = 30.0
 """Most that a bundle is wide."""
-_MOST_LINES = 48
-"""Most lines of a bundle, the strongest: more cannot be told apart."""
+MOST_LINES = 16
+"""Most lines of a skip connection, the strongest: of more, side by side, none can be followed."""
 
 
 def strokes(network: "Network", diagram: Diagram) -> list[str]:
@@ -103,7 +103,7 @@ def _bundle(
         for unit, y in zip(target.shown, target.y, strict=True)
         if weights[unit, feature]
     ]
-    strongest = sorted(range(len(pairs)), key=lambda index: -abs(pairs[index][0]))[:_MOST_LINES]
+    strongest = sorted(range(len(pairs)), key=lambda index: -abs(pairs[index][0]))[:MOST_LINES]
     pairs = [pairs[index] for index in sorted(strongest)]
     spacing = min(_SPACING, _BUNDLE / max(1, len(pairs)))
     for index, (weight, from_y, y) in enumerate(pairs):
