@@ -10,6 +10,7 @@ proto:
 # The pictures are committed; a test compares them.
 docs-images:
 	python docs/images/redraw.py
+	python -m forwardpass.models.zoo.train --plots-only --plots docs/images
 
 test:
 	python -m pytest

@@ -39,13 +39,23 @@ class Dataset:
 
     def split(self) -> tuple[Rows, Rows]:
         """Return the rows to train on, and those held out; always the same ones."""
+        train, held_out = self._split()
+        return self.rows[train], self.rows[held_out]
+
+    def held_out_strata(self) -> NDArray[Any]:
+        """Return the class of each row held out; raises ValueError if there are no classes."""
+        if self.strata is None:
+            raise ValueError("these rows have no classes")
+        return self.strata[self._split()[1]]
+
+    def _split(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         train, held_out = train_test_split(
             np.arange(len(self.rows.x)),
             test_size=self.held_out,
             stratify=self.strata,
             random_state=_SPLIT_SEED,
         )
-        return self.rows[train], self.rows[held_out]
+        return train, held_out
 
 
 def tumours() -> Dataset:

@@ -1,7 +1,7 @@
 """Train the example networks and write `zoo/data/`: `python -m forwardpass.models.zoo.train`.
 
-Needs scikit-learn (the extra `train`) for its data alone. Equal versions on one machine give
-equal files to the byte.
+Needs scikit-learn (the extra `train`) for its data alone, and matplotlib to plot how well they
+do. Equal versions on one machine give equal files to the byte.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from forwardpass.models.zoo.backpropagation import Array
 from forwardpass.models.zoo.datasets import Dataset, Rows
 from forwardpass.models.zoo.figures import figures
 from forwardpass.models.zoo.fit import Schedule, fit
-from forwardpass.models.zoo.stored import HeldOut, Parameters, Stored, save, with_parameters
+from forwardpass.models.zoo.stored import HeldOut, Parameters, Stored, load, save, with_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -121,16 +121,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the example networks.")
     parser.add_argument("names", nargs="*", help=f"which ones: {', '.join(RECIPES)}; all if none")
     parser.add_argument("--out", type=Path, default=DATA, help="folder for the .npz files")
+    parser.add_argument("--plots", type=Path, help="folder to plot into how well they do")
+    parser.add_argument(
+        "--plots-only", action="store_true", help="plot the committed networks, train none"
+    )
     options = parser.parse_args()
     unknown = ", ".join(sorted(set(options.names) - set(RECIPES)))
     if unknown:
         parser.error(f"no example network {unknown}; there are {', '.join(RECIPES)}")
+    if options.plots_only and options.plots is None:
+        parser.error("--plots-only needs --plots and the folder to plot into")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in options.names or RECIPES:
-        stored = train(name)
+        stored = load(name) if options.plots_only else train(name)
         for key, text in stored.provenance.items():
             logger.info("  %s: %s", key, text)
-        save(stored, options.out / f"{name}.npz")
+        if not options.plots_only:
+            save(stored, options.out / f"{name}.npz")
+        if options.plots is not None:
+            _plot(name, stored, options.plots)
+
+
+def _plot(name: str, stored: Stored, folder: Path) -> None:
+    # matplotlib takes longer to import than a small network to train.
+    from forwardpass.models.zoo.plots import save_plots
+
+    for path in save_plots(
+        name, stored.restore(RECIPES[name].architecture), stored.held_out, folder
+    ):
+        logger.info("  plotted %s", path)
 
 
 def _scaling(columns: Array, *, one_scale: bool) -> tuple[Array, Array]:
