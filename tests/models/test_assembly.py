@@ -92,7 +92,8 @@ def models(draw):
         if step.name not in read or draw(st.booleans())
     ]
     if draw(st.booleans()):
-        heads.append(Head(name="both", reads=(source.name, steps[-1].name)))
+        # Before the others, which must not be given what is made for it.
+        heads.insert(0, Head(name="both", reads=(steps[-1].name, source.name)))
     return source, steps, heads
 
 

@@ -3,13 +3,14 @@
 Steps that are no layer of their own vanish into those that are: an activation into the layer
 before it, a normalization into the input's scaling, into the layer before it or into those
 after it. One whose place something else reads becomes a layer with an identity matrix, so
-that nothing is refused for the order of its steps.
+that nothing is refused for the order of its steps. Sums of layers become one layer that reads
+what they read.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +21,7 @@ from forwardpass.models.errors import NetworkError, UnsupportedSourceError
 from forwardpass.models.layers import Layer
 from forwardpass.models.network import Network
 from forwardpass.models.ports import Input, Output
-from forwardpass.models.steps import Activate, Head, Linear, Normalize, Step
+from forwardpass.models.steps import Activate, Head, Linear, Normalize, Step, Sum
 
 
 def assemble(
@@ -40,22 +41,27 @@ def assemble(
     for step in steps:
         assembly.add(step)
     outputs = [
-        Output(head.name, assembly.layer_of(head), labels=head.labels, units=head.units)
+        Output(head.name, *assembly.shown_by(head), head.labels, head.units, head.description)
         for head in heads
     ]
     return Network(assembly.scaled_input(), assembly.layers(), tuple(outputs), name, provenance)
 
 
 _Stretch: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+_Blocks: TypeAlias = dict[str, NDArray[np.float64]]
+
+_MADE = 2**26
+"""Most elements of identity matrices: a small file may claim widths that would fill any memory."""
 
 
 @dataclass(eq=False)
 class _Draft:
     """A layer that later steps may still change."""
 
-    blocks: dict[str, NDArray[np.float64]]
+    blocks: _Blocks
     """W's columns by what they weigh."""
-    b: NDArray[np.float64]
+    b: NDArray[np.float64] | None
+    """None is zero, until something is added: 0 + -0 would not be -0."""
     activation: str
     part: str
     """The source's part that the activation comes from."""
@@ -63,12 +69,14 @@ class _Draft:
 
 @dataclass(frozen=True, eq=False)
 class _Columns:
-    """All of a layer's, or the input's, activations a, as a value has them."""
+    """All of a layer's, or the input's, activations, as a value has them."""
 
     layer: str
     width: int
     stretch: _Stretch | None = None
     """factor and offset of factor * a + offset; None is a itself, to the last bit."""
+    of: Literal["a", "z"] = "a"
+    """`z` where the layer got an activation after: for outputs that show its sums."""
 
 
 class _Assembly:
@@ -80,10 +88,12 @@ class _Assembly:
         if source.scale is not None:
             self._scale = source.scale.astype(np.float64)
         self._readers = Counter(name for step in steps for name in step.reads)
+        self._shown = Counter(head.reads[0] for head in heads if len(head.reads) == 1)
         self._readers.update(name for head in heads for name in head.reads)
         self._values = {source.name: [_Columns(source.name, source.size)]}
         self._drafts: dict[str, _Draft] = {}
         self._shared: set[str] = set()
+        self._made = 0
 
     def add(self, step: Step) -> None:
         """Take in the next step."""
@@ -102,18 +112,23 @@ class _Assembly:
                 self._normalize(step, step.operation, columns)
             case Activate():
                 self._activate(step, step.operation.activation, columns)
+            case Sum():
+                self._sum(step)
 
-    def layer_of(self, head: Head) -> str:
-        """Return the layer whose activations a head is: one made for it, if it is none's."""
+    def shown_by(self, head: Head) -> tuple[str, Literal["a", "z"]]:
+        """Return the layer whose a or z a head is: one made for it, if it is none's."""
         columns = self._read(head.reads)
         if len(columns) == 1 and columns[0].layer in self._drafts and columns[0].stretch is None:
-            return columns[0].layer
-        taken = {*self._drafts, self._input.name}
-        names = (*head.reads, head.name, f"{head.name} output")
-        name = next(name for name in names if name not in taken)
-        step = Step(name, _identity(columns), head.reads, f"output {head.name!r}")
-        self._linear(step, _identity(columns), columns)
-        return name
+            return columns[0].layer, columns[0].of
+        if len(head.reads) == 1 and head.reads[0] not in {*self._drafts, self._input.name}:
+            (name,) = head.reads  # the same value, which is a layer's now
+        else:
+            name = head.name
+            while name in self._values:
+                name += " output"
+        identity = self._identity(f"output {head.name!r}", columns)
+        self._linear(Step(name, identity, head.reads, f"output {head.name!r}"), identity, columns)
+        return name, "a"
 
     def scaled_input(self) -> Input:
         """Return the input with the scaling that the steps begin with."""
@@ -129,7 +144,7 @@ class _Assembly:
             Layer(
                 name,
                 parameter(f"layer {name!r}", "W", np.hstack(list(draft.blocks.values()))),
-                parameter(f"layer {name!r}", "b", draft.b),
+                parameter(f"layer {name!r}", "b", _bias(draft)),
                 draft.activation,
                 tuple(draft.blocks),
             )
@@ -147,18 +162,52 @@ class _Assembly:
                 got=f"shapes {W.shape} and {b.shape}",
                 fix="fit it to what it reads",
             )
-        blocks: dict[str, NDArray[np.float64]] = {}
+        draft = _Draft({}, linear.b, linear.activation, step.part)
+        self._weigh(draft, columns, W, step)
+        self._drafts[step.name] = draft
+        self._values[step.name] = [_Columns(step.name, len(W))]
+
+    def _weigh(
+        self, draft: _Draft, columns: list[_Columns], W: NDArray[np.float64], step: Step
+    ) -> None:
+        """Add W times the columns to a layer's sums."""
         ends = np.cumsum([each.width for each in columns])
         for each, block in zip(columns, np.split(W, ends[:-1], axis=1), strict=True):
             self._check_readable(each.layer, step)
             stretch = self._stretch_of(each)
             if stretch is not None:
                 factor, offset = stretch
-                block, b = block * factor, b + block @ offset
-            seen = blocks.get(each.layer)
-            blocks[each.layer] = block if seen is None else seen + block
-        self._drafts[step.name] = _Draft(blocks, b, linear.activation, step.part)
-        self._values[step.name] = [_Columns(step.name, len(W))]
+                _add_to_bias(draft, block @ offset)
+                block = block * factor
+            _add_block(draft, each.layer, block)
+
+    def _sum(self, step: Step) -> None:
+        """Take in a sum: layers that nothing else reads become one, other values are read by it."""
+        values = {name: self._read((name,)) for name in step.reads}
+        widths = [sum(each.width for each in columns) for columns in values.values()]
+        if len(set(widths)) != 1:
+            raise NetworkError(
+                step.part,
+                expected="values of one width",
+                got=f"widths {', '.join(map(str, widths))}",
+                fix="add what fits",
+            )
+        draft, own_name = _Draft({}, None, "identity", step.part), None
+        for name in step.reads:
+            columns = values[name]
+            term = self._sums(columns) if self._is_alone((name,), columns) else None
+            if term is None:
+                self._weigh(draft, columns, self._identity(step.part, columns).W, step)
+                continue
+            own_name = own_name or columns[0].layer
+            del self._drafts[columns[0].layer]
+            for layer, block in term.blocks.items():
+                _add_block(draft, layer, block)
+            if term.b is not None:
+                _add_to_bias(draft, term.b)
+        own_name = own_name or step.name
+        self._drafts[own_name] = draft
+        self._values[step.name] = [_Columns(own_name, widths[0])]
 
     def _normalize(self, step: Step, normalize: Normalize, columns: list[_Columns]) -> None:
         width = sum(each.width for each in columns)
@@ -173,7 +222,7 @@ class _Assembly:
                 got=f"{scale[~(scale > 0)][0]:g}",
                 fix="use 1 for a feature that does not vary",
             )
-        alone = self._reads_alone(step, columns)
+        alone = self._is_alone(step.reads, columns)
         if alone and columns[0].layer == self._input.name:
             self._mean = self._mean + self._scale * mean
             self._scale = self._scale * scale
@@ -185,28 +234,34 @@ class _Assembly:
             columns = _stretched(columns, factor, offset)
         else:
             draft.blocks = {name: W * factor[:, np.newaxis] for name, W in draft.blocks.items()}
-            draft.b = draft.b * factor + offset
+            draft.b = offset if draft.b is None else draft.b * factor + offset
         self._values[step.name] = columns
 
     def _activate(self, step: Step, activation: str, columns: list[_Columns]) -> None:
-        draft = self._sums(columns) if self._reads_alone(step, columns) else None
+        alone = self._is_alone(step.reads, columns, but_for_outputs=activation != "identity")
+        draft = self._sums(columns) if alone else None
         if activation == "identity":
             self._values[step.name] = columns
         elif draft is None:
-            self._linear(step, replace(_identity(columns), activation=activation), columns)
+            identity = self._identity(step.part, columns)
+            self._linear(step, replace(identity, activation=activation), columns)
         else:
             draft.activation, draft.part = activation, step.part
+            self._values[step.reads[0]] = [replace(columns[0], of="z")]
             self._values[step.name] = columns
 
     def _read(self, names: tuple[str, ...]) -> list[_Columns]:
         return [columns for name in names for columns in self._values[name]]
 
-    def _reads_alone(self, step: Step, columns: list[_Columns]) -> bool:
-        """Whether a step reads one layer, or the input, as it is, and nothing else reads that.
+    def _is_alone(
+        self, reads: tuple[str, ...], columns: list[_Columns], *, but_for_outputs: bool = False
+    ) -> bool:
+        """Whether one layer, or the input, is read as it is, and nothing else reads that.
 
-        Remembered where it is not so: the step's value may be another name of the same thing.
+        Remembered where it is not so: the reader's value may be another name of the same thing.
         """
-        if len(step.reads) != 1 or len(columns) != 1 or self._readers[step.reads[0]] != 1:
+        readers = self._readers[reads[0]] - (self._shown[reads[0]] if but_for_outputs else 0)
+        if len(reads) != 1 or len(columns) != 1 or readers != 1:
             self._shared.update(each.layer for each in columns)
         return columns[0].layer not in self._shared and columns[0].stretch is None
 
@@ -227,6 +282,18 @@ class _Assembly:
         factor, offset = columns.stretch or (np.ones(columns.width), np.zeros(columns.width))
         return factor, factor * rounding + offset
 
+    def _identity(self, part: str, columns: list[_Columns]) -> Linear:
+        """Return what hands columns on; raises UnsupportedSourceError where they are too wide."""
+        width = sum(each.width for each in columns)
+        self._made += width**2
+        if self._made > _MADE:
+            raise UnsupportedSourceError(
+                part,
+                f"a step of its own on {width} values, which takes an identity matrix of that size",
+                "put it behind a layer that nothing else reads",
+            )
+        return Linear(np.eye(width))
+
     def _check_readable(self, layer: str, step: Step) -> None:
         draft = self._drafts.get(layer)
         if draft is not None and ACTIVATIONS[draft.activation].outputs_only:
@@ -237,8 +304,18 @@ class _Assembly:
             )
 
 
-def _identity(columns: list[_Columns]) -> Linear:
-    return Linear(np.eye(sum(each.width for each in columns)))
+def _add_block(draft: _Draft, layer: str, block: NDArray[np.float64]) -> None:
+    seen = draft.blocks.get(layer)
+    draft.blocks[layer] = block if seen is None else seen + block
+
+
+def _add_to_bias(draft: _Draft, b: NDArray[np.float64]) -> None:
+    draft.b = b if draft.b is None else draft.b + b
+
+
+def _bias(draft: _Draft) -> NDArray[np.float64]:
+    units = len(next(iter(draft.blocks.values())))
+    return np.zeros(units) if draft.b is None else draft.b
 
 
 def _per_feature(step: Step, values: ArrayLike, width: int) -> NDArray[np.float64]:

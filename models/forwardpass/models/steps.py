@@ -45,12 +45,17 @@ class Activate:
     """A name in ACTIVATIONS."""
 
 
-Operation: TypeAlias = Linear | Normalize | Activate
+@dataclass(frozen=True)
+class Sum:
+    """a + b + ..., the values read one by one and not side by side: each of one width."""
+
+
+Operation: TypeAlias = Linear | Normalize | Activate | Sum
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One operation on earlier values side by side."""
+    """One operation on earlier values: side by side, but for a Sum."""
 
     name: str
     """Of its value, and of the layer that it becomes if it becomes one."""
@@ -69,6 +74,7 @@ class Head:
     reads: tuple[str, ...]
     labels: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    description: str = ""
 
 
 def chain(source: str, operations: Iterable[tuple[str, Operation, str]]) -> list[Step]:
