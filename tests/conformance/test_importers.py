@@ -1,4 +1,4 @@
-"""The importers against PyTorch and Keras themselves, which are too large for every run."""
+"""The importers against PyTorch, Keras and skl2onnx, which are too large for every run."""
 
 import os
 import subprocess
@@ -16,7 +16,9 @@ IGNORED = "ignore:__array__ implementation:DeprecationWarning"
 def test_torch_and_keras_models_become_networks_with_their_answers(
     environment: Callable[..., Path], tests: str
 ) -> None:
-    python = environment("torch==2.13.*", "keras>=3", "-e", f"{ROOT}[dev]")
+    python = environment(
+        "torch==2.13.*", "keras>=3", "onnxscript>=0.5", "skl2onnx>=1.19", "-e", f"{ROOT}[dev]"
+    )
     pytest_here = [python, "-m", "pytest", "-p", "no:cacheprovider", "-W", IGNORED]
     done = subprocess.run(
         [*pytest_here, "-k", "importers", ROOT / "tests" / tests],

@@ -21,6 +21,7 @@ from forwardpass.models.initializers import INITIALIZERS, Initializer
 from forwardpass.models.keras import from_keras
 from forwardpass.models.layers import Dense, Layer
 from forwardpass.models.network import Network
+from forwardpass.models.onnx import from_onnx
 from forwardpass.models.onnx_import import load
 from forwardpass.models.ports import Input, Output
 from forwardpass.models.proof import OutputProof, Proof
@@ -53,6 +54,7 @@ __all__ = [
     "export",
     "forward",
     "from_keras",
+    "from_onnx",
     "from_sklearn",
     "from_state",
     "from_torch",

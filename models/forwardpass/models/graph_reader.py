@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from forwardpass.models.activations import ACTIVATIONS
 from forwardpass.models.errors import UnsupportedModelError
+from forwardpass.models.onnx_node import DOMAINS, attributes, refused
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
@@ -61,11 +62,11 @@ class GraphReader:
 
     def read(self, node: "NodeProto") -> None:
         """Take in the next node; raises UnsupportedModelError if a Network has no place for it."""
-        inputs = _INPUTS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        inputs = _INPUTS.get(node.op_type) if node.domain in DOMAINS else None
         if inputs is None:
-            raise _refused(node, f"a Network has only {', '.join(_INPUTS)}")
+            raise refused(node, f"a Network has only {', '.join(_INPUTS)}")
         if len(node.input) != inputs or len(node.output) != 1:
-            raise _refused(
+            raise refused(
                 node,
                 f"expected {inputs} inputs and 1 output, "
                 f"got {len(node.input)} and {len(node.output)}",
@@ -81,13 +82,13 @@ class GraphReader:
                 self._activation(node)
 
     def _gemm(self, node: "NodeProto") -> None:
-        given = _attributes(node, {"alpha": 1, "beta": 1, "transA": 0, "transB": 0})
+        given = attributes(node, {"alpha": 1, "beta": 1, "transA": 0, "transB": 0})
         if given != {"alpha": 1, "beta": 1, "transA": 0, "transB": 1}:
-            raise _refused(node, f"expected alpha 1, beta 1, transA 0, transB 1, got {given}")
+            raise refused(node, f"expected alpha 1, beta 1, transA 0, transB 1, got {given}")
         source = self._tensor(node, node.input[0])
         if source.layer is not None:
             if source.of == "z" and source.layer.activation != "identity":
-                raise _refused(node, f"reads {node.input[0]!r}, which is before an activation")
+                raise refused(node, f"reads {node.input[0]!r}, which is before an activation")
             source.layer.is_read = True
         W = self._constant(node, node.input[1])
         if node.input[2] in self.constants:
@@ -98,7 +99,7 @@ class GraphReader:
             self.tensors = {name: t for name, t in self.tensors.items() if t.layer is not layer}
             self.layers.remove(layer)
         if W.ndim != 2 or layer.b.shape != (len(W),):
-            raise _refused(
+            raise refused(
                 node,
                 f"expected a matrix and a bias a row, got shapes {W.shape} and {layer.b.shape}",
             )
@@ -108,10 +109,10 @@ class GraphReader:
         self.tensors[node.output[0]] = HeldTensor(layer, "z")
 
     def _activation(self, node: "NodeProto") -> None:
-        given = _attributes(node, {"axis": -1} if node.op_type == "Softmax" else {})
+        given = attributes(node, {"axis": -1} if node.op_type == "Softmax" else {})
         # The last of two axes, under either of its numbers.
         if given.get("axis", -1) not in (-1, 1):
-            raise _refused(node, f"expected axis 1, got {given['axis']:g}")
+            raise refused(node, f"expected axis 1, got {given['axis']:g}")
         layer = self._sum(node, node.input[0])
         layer.activation = _ACTIVATION_OF[node.op_type]
         self.tensors[node.output[0]] = HeldTensor(layer, "a")
@@ -121,28 +122,28 @@ class GraphReader:
         tensor = self._tensor(node, name)
         layer = tensor.layer
         if layer is None or tensor.of != "z" or layer.is_read or layer.activation != "identity":
-            raise _refused(node, f"expected {name!r} to be a Gemm's sum that nothing else reads")
+            raise refused(node, f"expected {name!r} to be a Gemm's sum that nothing else reads")
         return layer
 
     def _scaling(self, node: "NodeProto") -> None:
-        _attributes(node, {})
+        attributes(node, {})
         part = {"Sub": "mean", "Div": "scale"}[node.op_type]
         tensor = self._tensor(node, node.input[0])
         done = part in self.scaling or "scale" in self.scaling or bool(self.layers)
         if tensor.layer is not None or done:
-            raise _refused(node, "a Network scales its input alone: (x - mean) / scale, once")
+            raise refused(node, "a Network scales its input alone: (x - mean) / scale, once")
         self.scaling[part] = self._constant(node, node.input[1])
         # The unscaled input is nothing that a layer could read.
         self.tensors = {node.output[0]: tensor}
 
     def _tensor(self, node: "NodeProto", name: str) -> HeldTensor:
         if name not in self.tensors:
-            raise _refused(node, f"reads {name!r}, which is no tensor of a Network")
+            raise refused(node, f"reads {name!r}, which is no tensor of a Network")
         return self.tensors[name]
 
     def _constant(self, node: "NodeProto", name: str) -> NDArray[np.float32]:
         if name not in self.constants:
-            raise _refused(node, f"expected {name!r} to be an initializer")
+            raise refused(node, f"expected {name!r} to be an initializer")
         return _array(self.constants[name])
 
 
@@ -176,22 +177,3 @@ def _array(tensor: "TensorProto") -> NDArray[np.float32]:
             part, f"expected the values of shape {shape}, got {values.size}"
         )
     return values.reshape(shape)
-
-
-def _attributes(node: "NodeProto", defaults: dict[str, float]) -> dict[str, float]:
-    """Return the node's numbers over the operator's defaults; refuses any other attribute."""
-    from onnx import AttributeProto
-
-    values = dict(defaults)
-    for attribute in node.attribute:
-        if attribute.name not in defaults:
-            raise _refused(node, f"attribute {attribute.name!r} has no place in a Network")
-        is_float = attribute.type == AttributeProto.FLOAT
-        values[attribute.name] = attribute.f if is_float else attribute.i
-    return values
-
-
-def _refused(node: "NodeProto", why: str) -> UnsupportedModelError:
-    name = node.name or ", ".join(node.output)
-    domain = f"{node.domain}." if node.domain else ""
-    return UnsupportedModelError(f"node {name!r} ({domain}{node.op_type})", why)

@@ -26,7 +26,7 @@ def load(source: "str | os.PathLike[str] | bytes | ModelProto") -> Network:
     Raises UnsupportedModelError for what is no model or cannot be a Network, MetadataError
     for metadata against the file contract, NetworkError for parameters that no network has.
     """
-    model = _model(source)
+    model = parse(source)
     texts = {prop.key: prop.value for prop in model.metadata_props}
     version = texts.get(metadata.FORMAT, metadata.FORMAT_VERSION)
     if version != metadata.FORMAT_VERSION:
@@ -84,11 +84,12 @@ def _network(reader: GraphReader, graph: "GraphProto", texts: Mapping[str, str])
         ),
         tuple(outputs),
         graph.name,
-        _provenance(texts),
+        provenance_of(texts),
     )
 
 
-def _provenance(texts: Mapping[str, str]) -> dict[str, str]:
+def provenance_of(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return what a file's metadata say of where it comes from."""
     value = metadata.load_json(metadata.PROVENANCE, texts.get(metadata.PROVENANCE, "{}"))
     if not isinstance(value, dict):
         raise metadata.MetadataError(metadata.PROVENANCE, "expected an object of texts")
@@ -105,7 +106,8 @@ def _layer_names(layers: Sequence[LayerDraft], texts: Mapping[str, str]) -> dict
     return dict(zip(layers, names, strict=True))
 
 
-def _model(source: "str | os.PathLike[str] | bytes | ModelProto") -> "ModelProto":
+def parse(source: "str | os.PathLike[str] | bytes | ModelProto") -> "ModelProto":
+    """Return a model's message; raises UnsupportedModelError for what is none."""
     from google.protobuf.message import DecodeError
     from onnx import ModelProto
 

@@ -8,6 +8,11 @@ from forwardpass.models.errors import UnsupportedSourceError
 _SUFFIXES = frozenset({".pkl", ".pickle", ".dill", ".joblib", ".pt", ".pth", ".ckpt", ".bin"})
 
 
+def is_pickle(path: Path) -> bool:
+    """Whether a path is that of such a file, by its suffix."""
+    return path.suffix.lower() in _SUFFIXES
+
+
 def refuse_file(model: object, fix: str) -> None:
     """Raise UnsupportedSourceError if a path came where a model was expected."""
     if isinstance(model, str | os.PathLike):
@@ -16,6 +21,5 @@ def refuse_file(model: object, fix: str) -> None:
 
 def unread(path: Path, otherwise: str, fix: str) -> UnsupportedSourceError:
     """Return the error for a file that is not read; otherwise is why, if it is no pickle."""
-    is_pickle = path.suffix.lower() in _SUFFIXES
     why = "a pickle, which runs whatever code it holds when it is loaded"
-    return UnsupportedSourceError(f"file {str(path)!r}", why if is_pickle else otherwise, fix)
+    return UnsupportedSourceError(f"file {str(path)!r}", why if is_pickle(path) else otherwise, fix)
