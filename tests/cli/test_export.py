@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support.command import run
+from support.command import run, run_here
+from support.foreign import node, written
+from support.keras_files import dense, input_layer, keras_file, sequential
 
 from forwardpass.models import load
 from forwardpass.models.zoo import ZOO
@@ -87,7 +90,7 @@ def test_what_is_there_is_replaced_only_if_asked(
 @pytest.mark.parametrize(
     ("source", "texts"),
     [
-        ("breast", ("'breast'", "breast_cancer", "linnerud", "FILE.py:NAME")),
+        ("breast", ("'breast'", "breast_cancer", "linnerud", "FILE.py:NAME", ".safetensors")),
         ("none.py:network", ("none.py: no such file",)),
         ("no_such_module:network", ("ModuleNotFoundError", "no_such_module")),
         ("nets.py:nothing", ("AttributeError", "'nothing'")),
@@ -118,3 +121,119 @@ def test_a_repository_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "models").touch()
     done = run("export", "linnerud", "models", cwd=tmp_path)
     assert (done.code, done.error) == (1, "models/linnerud: Not a directory")
+
+
+W = np.float32([[1, 2, 3], [4, 5, 6]])
+
+
+def theirs(path: Path) -> Path:
+    """A file of another producer, of two outputs, the second of them one that no Network has."""
+    nodes = [
+        node("Gemm", "x W", "scores", transB=1),
+        node("ArgMax", "scores", "best", axis=1),
+    ]
+    path.write_bytes(written(nodes, {"W": W}, outputs=["scores", "best"]).SerializeToString())
+    return path
+
+
+def test_an_onnx_file_of_another_producer_is_published_under_its_files_name(tmp_path: Path) -> None:
+    done = run_here("export", theirs(tmp_path / "cars.onnx"), "models", "--select", "scores",
+               cwd=tmp_path)  # fmt: skip
+    assert done.code == 0, done.stderr
+    network = load(tmp_path / "models" / "cars" / "1" / "model.onnx")
+    assert network.layers[0].W.tobytes() == W.tobytes()
+    assert [output.name for output in network.outputs] == ["scores"]
+
+
+def test_an_onnx_file_of_ours_keeps_its_bytes(tmp_path: Path) -> None:
+    assert run("export", "breast_cancer", "first.onnx", cwd=tmp_path).code == 0
+    assert run_here("export", "first.onnx", "models", cwd=tmp_path).code == 0
+    again = tmp_path / "models" / "breast_cancer" / "1" / "model.onnx"
+    assert again.read_bytes() == (tmp_path / "first.onnx").read_bytes()
+
+
+def test_a_keras_file_is_published_under_the_name_that_is_given(tmp_path: Path) -> None:
+    model = sequential(input_layer(3, name="x"), dense("last", units=2))
+    weights = {"dense/vars/0": W.T, "dense/vars/1": [0, 0]}
+    keras_file(tmp_path / "m.keras", model, weights)
+    done = run_here("export", "m.keras", "models", "--name", "cars", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert load(tmp_path / "models/cars/1/model.onnx").layers[0].W.tobytes() == W.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_weights_by_name_take_their_activations_from_an_option(tmp_path: Path, kind: str) -> None:
+    state = {"first.weight": W, "second.weight": np.ones((1, 2), np.float32)}
+    if kind == "npz":
+        np.savez(tmp_path / "w.npz", **state)
+    else:
+        from safetensors.numpy import save_file
+
+        save_file(state, tmp_path / "w.safetensors")
+    options = ("--activations", "tanh,sigmoid", "--layers", "first,second")
+    done = run_here("export", f"w.{kind}", "y.onnx", *options, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    layers = load(tmp_path / "y.onnx").layers
+    assert [(each.name, each.activation) for each in layers] == [
+        ("first", "tanh"),
+        ("second", "sigmoid"),
+    ]
+    done = run_here("export", f"w.{kind}", "z.onnx", cwd=tmp_path)
+    assert done.code == 2
+    assert "as in --activations relu,softmax" in done.error
+    done = run_here("export", f"w.{kind}", "z.onnx", "--activations", "tanh", "--layers",
+               "first,second", cwd=tmp_path)  # fmt: skip
+    assert done.code == 1
+    assert "one for each of the layers first, second" in done.error
+
+
+def test_float64_is_rounded_only_if_asked(tmp_path: Path) -> None:
+    nodes = [
+        node("Cast", "x", "d", to=11),
+        node("Gemm", "d W", "e", transB=1),
+        node("Cast", "e", "y", to=1),
+    ]
+    model = written(nodes, {"W": W.astype(np.float64) / 3})
+    (tmp_path / "d.onnx").write_bytes(model.SerializeToString())
+    done = run_here("export", "d.onnx", "y.onnx", cwd=tmp_path)
+    assert done.code == 1
+    assert "constant 'W': float64 values" in done.error
+    assert run_here("export", "d.onnx", "y.onnx", "--round-float64", cwd=tmp_path).code == 0
+    rounded = (W.astype(np.float64) / 3).astype(np.float32)
+    assert load(tmp_path / "y.onnx").layers[0].W.tobytes() == rounded.tobytes()
+
+
+@pytest.mark.parametrize("name", ["m.joblib", "m.pkl", "m.pt", "M.PTH", "m.ckpt", "m.bin"])
+def test_no_pickle_is_loaded(tmp_path: Path, name: str) -> None:
+    # Loading it would make a file beside it.
+    (tmp_path / name).write_bytes(b"cposix\nsystem\n(S'touch loaded'\ntR.")
+    done = run_here("export", name, "models", cwd=tmp_path)
+    assert done.code == 1
+    assert "a pickle, which runs whatever code it holds" in done.error
+    assert "export FILE.py:FUNCTION" in done.error
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["none.onnx"], 1, "none.onnx: No such file or directory"),
+        (["none.npz", "--activations", "relu"], 1, "none.npz: No such file or directory"),
+        (["none.keras"], 1, "none.keras: No such file or directory"),
+        (["cars.onnx"], 1, "node 'ArgMax to best' (ArgMax)"),
+        (["cars.onnx"], 1, "the outputs that do without it: scores"),
+        (["cars.onnx", "--select", "z"], 1, "expected some of the file's outputs scores, best"),
+        (["cars.onnx", "--activations", "relu"], 2, "--activations: for .npz and .safetensors"),
+        (["linnerud", "--select", "y"], 2, "--select: for .onnx files, not for linnerud"),
+        (["linnerud", "--round-float64"], 2, "--round-float64: for .onnx files"),
+        (["cars.onnx", "--select", "scores", "--name", "a/b"], 1, "network name: expected a name"),
+    ],
+)
+def test_what_is_wrong_with_a_file_or_an_option_is_said(
+    tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    theirs(tmp_path / "cars.onnx")
+    done = run_here("export", *arguments[:1], "models", *arguments[1:], cwd=tmp_path)
+    assert done.code == code
+    assert message in done.error
+    assert not (tmp_path / "models").exists()

@@ -51,8 +51,9 @@ def export(
     source: Annotated[
         str,
         typer.Argument(
-            help="What to export: an example's name (breast_cancer), or MODULE:NAME or "
-            "FILE.py:NAME of a Network or of a function that returns one."
+            help="What to export: an example's name (breast_cancer), a file (.onnx of any "
+            "producer, .keras, .npz, .safetensors), or MODULE:NAME or FILE.py:NAME of a Network "
+            "or of a function that returns one."
         ),
     ],
     to: Annotated[
@@ -64,11 +65,40 @@ def export(
         typer.Option(min=1, help="Version in the repository; the next free one if left out."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name; its own, or the file's, if left out.")
+    ] = None,
+    activations: Annotated[
+        str | None,
+        typer.Option(help="Of .npz and .safetensors: one a layer, as in relu,relu,softmax."),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Of .npz and .safetensors: the order of the layers, as in encoder,decoder, if "
+            "their names differ in more than numbers."
+        ),
+    ] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="Of .onnx: an output wanted; may be repeated. All if left out."),
+    ] = None,
+    round_float64: Annotated[
+        bool,
+        typer.Option("--round-float64", help="Of .onnx: take float64 weights rounded to float32."),
+    ] = False,
 ) -> None:
     """Prove a network against its mathematics and write it as ONNX."""
     from forwardpass.cli.export import export_network
+    from forwardpass.cli.network_files import FileOptions
 
-    export_network(source, to, version=version, overwrite=overwrite)
+    options = FileOptions(
+        activations=None if activations is None else activations.split(","),
+        layers=None if layers is None else layers.split(","),
+        select=select or None,
+        round_float64=round_float64 or None,
+    )
+    export_network(source, to, name=name, version=version, overwrite=overwrite, options=options)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,16 +14,29 @@ from rich.table import Table
 from rich.text import Text
 
 from forwardpass.cli.errors import CommandError, UsageError
+from forwardpass.cli.network_files import KINDS, FileOptions, check_options, is_file, read_network
 from forwardpass.models import ModelExistsError, Network, Proof, export, publish
 from forwardpass.models.zoo import ZOO
 
 
-def export_network(source: str, to: Path, *, version: int | None, overwrite: bool) -> None:
+def export_network(
+    source: str,
+    to: Path,
+    *,
+    name: str | None,
+    version: int | None,
+    overwrite: bool,
+    options: FileOptions,
+) -> None:
     """Export what `source` names: to a file if `to` ends in .onnx, else into a repository.
 
-    Raises CommandError if there is no network of that name, and what export and publish do.
+    name is the model's, None leaves it as it is. Raises CommandError if there is no network of
+    that name, and what the importers, export and publish do.
     """
-    network = find_network(source)
+    check_options(source, options)
+    network = find_network(source, options)
+    if name is not None:
+        network = replace(network, name=name)
     try:
         if to.suffix == ".onnx":
             if version is not None:
@@ -60,17 +74,20 @@ def proof_table(proof: Proof) -> Table:
     return table
 
 
-def find_network(source: str) -> Network:
-    """Return the network that `source` names: an example, MODULE:NAME or FILE.py:NAME.
+def find_network(source: str, options: FileOptions) -> Network:
+    """Return the network that `source` names: an example, a file, MODULE:NAME or FILE.py:NAME.
 
     Raises CommandError if there is none, or if the code that defines it fails.
     """
     if source in ZOO:
         return ZOO[source].network()
+    if is_file(source):
+        return read_network(Path(source), options)
     place, colon, name = source.rpartition(":")
     if not colon:
         raise CommandError(
-            f"{source!r}: expected one of {', '.join(ZOO)}, or MODULE:NAME, or FILE.py:NAME"
+            f"{source!r}: expected one of {', '.join(ZOO)}, or a file ({KINDS}), "
+            "or MODULE:NAME, or FILE.py:NAME"
         )
     with _told_in_one_line(source):
         found = getattr(_load_file(Path(place)) if place.endswith(".py") else _load(place), name)
