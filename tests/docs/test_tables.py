@@ -10,6 +10,7 @@ from forwardpass.cli.app import app
 from forwardpass.client.errors import ERRORS
 from forwardpass.models import ACTIVATIONS, INITIALIZERS
 from forwardpass.models.initializers import DEFAULT_INITIALIZER
+from forwardpass.models.onnx_graph import OPERATORS
 from forwardpass.models.zoo import ZOO
 from forwardpass.models.zoo.figures import figures
 from forwardpass.proto import metadata
@@ -77,6 +78,11 @@ def test_every_activation_and_initializer_stands() -> None:
         assert (distribution == "normal") == INITIALIZERS[name].normal
         fitting = [key for key, init in DEFAULT_INITIALIZER.items() if init == name]
         assert sorted(filter(None, default_of.split(", "))) == sorted(fitting)
+
+
+def test_every_operator_that_is_read_from_onnx_stands() -> None:
+    shown = [name for row in table("importers.md", "operator") for name in row[0].split(", ")]
+    assert sorted(shown) == sorted(OPERATORS)
 
 
 def test_every_error_of_the_client_stands_with_its_status_codes() -> None:
