@@ -45,6 +45,13 @@ def test_a_network_of_a_file_of_code_is_drawn(folder: Path) -> None:
     )
 
 
+def test_a_file_of_another_producer_is_drawn(folder: Path) -> None:
+    onnx_files.save(onnx_files.linear(), folder / "cars.onnx")  # its node is named `layer`
+    done = run_here("draw", "cars.onnx", cwd=folder)
+    assert (done.code, done.stderr) == (0, "")
+    assert "<title>cars: 3 - 2</title>" in done.stdout
+
+
 @pytest.mark.parametrize("row", ["1.5,-2", " 1.5, -2 ", "row.csv", "row.npy", "rows.npy"])
 def test_a_row_of_numbers_or_of_a_file_fills_the_neurons(folder: Path, row: str) -> None:
     # Columns are matched by their names, as `predict` does.
@@ -62,7 +69,7 @@ def test_a_row_of_numbers_or_of_a_file_fills_the_neurons(folder: Path, row: str)
     [
         (("adder",), 1, "'adder': expected one of lecture_3_3_1"),
         (("none.onnx",), 1, "none.onnx: No such file or directory"),
-        (("slow.onnx",), 1, "input 'turns': a network's input is float32"),
+        (("slow.onnx",), 1, "input 'turns': expected floats of shape (rows, features)"),
         (("nets.py:none",), 1, "AttributeError"),
         (("adder.onnx", "-o", "adder.png"), 2, "--output: expected a .svg file, got 'adder.png'"),
         (("adder.onnx", "-o", "no/adder.svg"), 2, "there is no directory 'no'; make it first"),

@@ -117,7 +117,7 @@ def draw(
         str,
         typer.Argument(
             help="What to draw: a .onnx file of a network, or what `export` takes: an example's "
-            "name, MODULE:NAME or FILE.py:NAME."
+            "name, a .keras file, MODULE:NAME or FILE.py:NAME."
         ),
     ],
     output_file: Annotated[

@@ -10,13 +10,13 @@ from forwardpass.cli.errors import CommandError, UsageError
 from forwardpass.cli.export import find_network
 from forwardpass.cli.replacing import replacing
 from forwardpass.cli.rows import read_rows
-from forwardpass.models import Network, load
+from forwardpass.models import Network
 
 
 def draw_network(source: str, to: Path | None, row: str | None) -> None:
     """Write the picture of a network, on stdout if `to` is None.
 
-    source is a .onnx file, or what `export` takes. row is what fills the neurons: numbers with
+    source is what `export` takes without options. row is what fills the neurons: numbers with
     commas between them, or a .csv or .npy file, whose first row it is.
 
     Raises UsageError for options that cannot be followed, CommandError for a file without a
@@ -24,7 +24,7 @@ def draw_network(source: str, to: Path | None, row: str | None) -> None:
     """
     if to is not None:
         _check(to)
-    network = load(Path(source)) if source.endswith(".onnx") else find_network(source)
+    network = find_network(source)
     svg = network.to_svg(None if row is None else _read(row, network))
     if to is None:
         typer.echo(svg, nl=False)

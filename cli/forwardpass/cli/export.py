@@ -14,7 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from forwardpass.cli.errors import CommandError, UsageError
-from forwardpass.cli.network_files import KINDS, FileOptions, check_options, is_file, read_network
+from forwardpass.cli.network_files import (
+    KINDS,
+    NO_OPTIONS,
+    FileOptions,
+    check_options,
+    is_file,
+    read_network,
+)
 from forwardpass.models import ModelExistsError, Network, Proof, export, publish
 from forwardpass.models.zoo import ZOO
 
@@ -74,7 +81,7 @@ def proof_table(proof: Proof) -> Table:
     return table
 
 
-def find_network(source: str, options: FileOptions) -> Network:
+def find_network(source: str, options: FileOptions = NO_OPTIONS) -> Network:
     """Return the network that `source` names: an example, a file, MODULE:NAME or FILE.py:NAME.
 
     Raises CommandError if there is none, or if the code that defines it fails.

@@ -25,6 +25,8 @@ class FileOptions:
     """Whether float64 of an ONNX file may be rounded."""
 
 
+NO_OPTIONS = FileOptions()
+
 _OPTIONS = {
     ".onnx": ("select", "round_float64"),
     ".keras": (),
@@ -72,8 +74,8 @@ def read_network(path: Path, options: FileOptions) -> Network:
             return from_keras(path, name=path.stem)
     if options.activations is None:
         raise UsageError(
-            f"{path}: weights say nothing of activations; give one a layer, the last one's too, "
-            "as in --activations relu,softmax"
+            f"{path}: weights say nothing of activations; `forwardpass export` takes one a layer, "
+            "the last one's too, as in --activations relu,softmax"
         )
     return from_state(path, options.activations, layers=options.layers, name=path.stem)
 
