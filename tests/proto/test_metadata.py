@@ -29,7 +29,8 @@ from forwardpass.proto.metadata import (
 # What a file can hold: surrogates are not text in any encoding.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 LISTS = st.lists(TEXT, max_size=4).map(tuple)
-COLUMNS = st.builds(ColumnNames, labels=LISTS, units=LISTS, description=TEXT)
+NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4).map(tuple)
+COLUMNS = st.builds(ColumnNames, labels=LISTS, units=LISTS, description=TEXT, thresholds=NUMBERS)
 TENSORS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
 NAMED_TENSORS = st.dictionaries(TEXT, TENSORS, max_size=3)
 JSON = st.recursive(
@@ -48,6 +49,19 @@ def test_columns_are_written_short_and_sorted() -> None:
     columns = {"b": ColumnNames(), "a": ColumnNames(units=("mm",), labels=("größe",))}
 
     assert dump_columns(columns) == '{"a":{"labels":["größe"],"units":["mm"]},"b":{}}'
+
+
+def test_thresholds_stand_beside_the_labels() -> None:
+    columns = {"y": ColumnNames(labels=("no", "yes"), thresholds=(0.5, 0.25))}
+
+    assert dump_columns(columns) == '{"y":{"labels":["no","yes"],"thresholds":[0.5,0.25]}}'
+
+
+def test_whole_numbers_are_thresholds() -> None:
+    (columns,) = load_columns(OUTPUTS, '{"y":{"thresholds":[0,1]}}').values()
+
+    assert columns.thresholds == (0.0, 1.0)
+    assert all(isinstance(threshold, float) for threshold in columns.thresholds)
 
 
 def test_columns_of_a_later_writer_are_read() -> None:
@@ -77,6 +91,14 @@ def test_columns_of_a_later_writer_are_read() -> None:
         '{"x":{"labels":{"a":1}}}',
         '{"x":{"units":"mm"}}',
         '{"x":{"description":5}}',
+        '{"x":{"thresholds":0.5}}',
+        '{"x":{"thresholds":"0.5"}}',
+        '{"x":{"thresholds":["0.5"]}}',
+        '{"x":{"thresholds":[true]}}',
+        '{"x":{"thresholds":[null]}}',
+        '{"x":{"thresholds":[NaN]}}',
+        '{"x":{"thresholds":[Infinity]}}',
+        '{"x":{"thresholds":[1' + "0" * 400 + "]}}",
     ],
 )
 def test_malformed_columns_are_refused_by_their_key(text: str) -> None:

@@ -225,12 +225,28 @@ def test_malformed_labels_fail(tmp_path: Path, text: str) -> None:
     assert OUTPUTS in reason(tmp_path, onnx_files.linear({OUTPUTS: text}))
 
 
-@pytest.mark.parametrize("labels", [["one"], ["one", "two", "three"]])
-def test_labels_of_another_number_than_columns_fail(tmp_path: Path, labels: list[str]) -> None:
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"labels": ["one"]},
+        {"labels": ["one", "two", "three"]},
+        {"labels": ["one", "two"], "thresholds": [0.5]},
+        {"thresholds": [0.5, 0.5, 0.5]},
+    ],
+)
+def test_labels_or_thresholds_of_another_number_than_columns_fail(
+    tmp_path: Path, columns: dict[str, list[str | float]]
+) -> None:
     # Classification would name the wrong column, or none.
-    columns = {OUTPUTS: json.dumps({"y": {"labels": labels}})}
+    texts = {OUTPUTS: json.dumps({"y": columns})}
 
-    assert "'y'" in reason(tmp_path, onnx_files.linear(columns))
+    assert "for the 2 columns of 'y'" in reason(tmp_path, onnx_files.linear(texts))
+
+
+def test_thresholds_are_published_as_the_file_has_them(tmp_path: Path) -> None:
+    text = '{"y":{"labels":["no","yes"],"thresholds":[0.5,0.25]}}'
+
+    assert load(tmp_path, onnx_files.linear({OUTPUTS: text})).properties[OUTPUTS] == text
 
 
 def test_properties_are_what_the_contract_has_but_the_samples(tmp_path: Path) -> None:

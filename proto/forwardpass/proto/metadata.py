@@ -8,6 +8,7 @@ the ones marked JSON are JSON with sorted keys, so that equal networks give equa
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -62,6 +63,8 @@ class ColumnNames:
     units: tuple[str, ...] = ()
     """Unit of each column, as in `mm`; empty text where it has none."""
     description: str = ""
+    thresholds: tuple[float, ...] = ()
+    """Of an output: what a column's value has to exceed for its label to hold."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are not empty, ready for JSON."""
@@ -69,6 +72,7 @@ class ColumnNames:
             "labels": list(self.labels),
             "units": list(self.units),
             "description": self.description,
+            "thresholds": list(self.thresholds),
         }
         return {key: value for key, value in fields.items() if value}
 
@@ -80,12 +84,18 @@ class ColumnNames:
         """
         texts = {name: fields.get(name, []) for name in ("labels", "units")}
         description = fields.get("description", "")
-        if not all(_is_texts(value) for value in texts.values()) or not isinstance(
-            description, str
+        thresholds = fields.get("thresholds", [])
+        if (
+            not all(_is_texts(value) for value in texts.values())
+            or not isinstance(description, str)
+            or not _is_numbers(thresholds)
         ):
-            raise TypeError("expected lists of texts and a text")
+            raise TypeError("expected lists of texts, a text and a list of finite numbers")
         return cls(
-            labels=tuple(texts["labels"]), units=tuple(texts["units"]), description=description
+            labels=tuple(texts["labels"]),
+            units=tuple(texts["units"]),
+            description=description,
+            thresholds=tuple(map(float, thresholds)),
         )
 
 
@@ -175,6 +185,16 @@ def load_json(key: str, text: str) -> Any:
 
 def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_numbers(value: object) -> bool:
+    # JSON has numbers beyond float64, and Python's reader also takes NaN and Infinity.
+    try:
+        return isinstance(value, list) and all(
+            type(number) in (int, float) and math.isfinite(number) for number in value
+        )
+    except OverflowError:
+        return False
 
 
 def _dump_tensor(array: NDArray[Any]) -> dict[str, Any]:

@@ -126,10 +126,12 @@ def _labels(session: Session) -> dict[str, tuple[str, ...]]:
     text = session.metadata.get(metadata.OUTPUTS, "{}")
     columns = metadata.load_columns(metadata.OUTPUTS, text)
     for spec in session.outputs:
-        labels = columns.get(spec.name, metadata.ColumnNames()).labels
+        column = columns.get(spec.name, metadata.ColumnNames())
         width = spec.shape[-1] if spec.shape else 1
-        if labels and width not in (-1, len(labels)):
-            raise MetadataError(
-                metadata.OUTPUTS, f"{len(labels)} labels for the {width} columns of {spec.name!r}"
-            )
+        for what, entries in (("labels", column.labels), ("thresholds", column.thresholds)):
+            if entries and width not in (-1, len(entries)):
+                raise MetadataError(
+                    metadata.OUTPUTS,
+                    f"{len(entries)} {what} for the {width} columns of {spec.name!r}",
+                )
     return {name: column.labels for name, column in columns.items() if column.labels}
