@@ -7,7 +7,7 @@ from cli.conftest import adder
 from support import onnx_files
 from support.command import run, run_here
 
-from forwardpass.models import export
+from forwardpass.models import Network, export
 from forwardpass.proto.metadata import OUTPUTS
 
 
@@ -34,6 +34,15 @@ def test_a_file_of_ours_shows_layers_and_columns_with_their_units(ours: Path) ->
     assert ["output", "y", "FLOAT", "[batch, 2]", "a + 2b (mm), a - b (mm)"] in rows
     assert ["output", "sum", "FLOAT", "[batch, 1]", "both together"] in rows
     assert "opset 17, IR 8" in done.stdout
+
+
+def test_a_file_shows_above_what_its_labels_hold(tmp_path: Path) -> None:
+    network = Network.chain([2, 3], labels=("a", "b", "c"), thresholds=(0.25, -1, 1e-9))
+    export(network, tmp_path / "m.onnx")
+    done = run_here("inspect", tmp_path)
+    assert ["output", "y", "FLOAT", "[batch, 3]", "a > 0.25, b > -1, c > 1e-09"] in cells(
+        done.stdout
+    )
 
 
 @pytest.mark.parametrize("columns", [80, 120])

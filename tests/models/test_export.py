@@ -1,3 +1,4 @@
+import json
 import os
 import stat
 import threading
@@ -49,6 +50,16 @@ def test_equal_networks_give_equal_bytes(network, tmp_path):
     export(network, tmp_path / "a.onnx")
     export(load(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"))
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_thresholds_are_in_the_file_and_read_back(tmp_path):
+    network = Network.chain(
+        [3, 2], output_activation="softmax", labels=["ill", "well"], thresholds=[0.1, 0.9]
+    )
+    export(network, tmp_path / "m.onnx")
+    assert load(tmp_path / "m.onnx") == network
+    texts = {each.key: each.value for each in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert json.loads(texts["forwardpass.outputs"])["y"]["thresholds"] == [0.1, 0.9]
 
 
 def test_anyone_whom_the_umask_allows_may_read_it(network, tmp_path):

@@ -200,6 +200,10 @@ def test_an_input_that_does_not_fit_is_refused(options, message):
         (("y", "L2"), {"labels": "ab"}, r"output 'y': .* as labels, got the text 'ab'"),
         (("y", "L2"), {"labels": ["a", "a"]}, r"output 'y': expected labels .* got 'a' twice"),
         (("y", "L2"), {"units": [None]}, r"output 'y': expected texts as units, got None"),
+        (("y", "L2"), {"thresholds": 0.5}, r"a sequence of numbers .* got 0\.5; write \(0\.5,\)"),
+        (("y", "L2"), {"thresholds": [np.nan]}, r"finite numbers as thresholds, got nan"),
+        (("y", "L2"), {"thresholds": ["0.5"]}, r"finite numbers as thresholds, got '0\.5'"),
+        (("y", "L2"), {"thresholds": [True]}, r"finite numbers as thresholds, got True"),
         (("y", "L2"), {"description": 3}, r"output 'y': expected a description that is text"),
     ],
 )
@@ -240,6 +244,18 @@ Y = (Output("y", "L2"),)
             r"output 'y': expected 2 units, one a column, got 3",
         ),
         (
+            (X, (layer(shape=(4, 3)),), [Output("y", "L2", thresholds=[1, 2, 3])]),
+            r"output 'y': expected 4 thresholds, one a column, or one for all, got 3",
+        ),
+        (
+            (X, (layer(activation="sigmoid"),), [Output("y", "L2", thresholds=[0.5, 1.5])]),
+            r"output 'y': expected thresholds from 0 to 1, the range of sigmoid, got 1\.5",
+        ),
+        (
+            (X, (layer(),), [Output("y", "L2", thresholds=[-1])]),
+            r"output 'y': expected thresholds from 0 to inf, the range of relu, got -1",
+        ),
+        (
             (X, (layer(), layer("L3", (1, 2), reads=("L2",))), Y),
             r"layer 'L3': expected to be read by a layer or shown by an output, got neither",
         ),
@@ -262,6 +278,21 @@ Y = (Output("y", "L2"),)
 def test_a_network_that_does_not_fit_is_refused(network, message):
     with pytest.raises(NetworkError, match=message):
         Network(*network)
+
+
+def test_one_threshold_is_that_of_every_column():
+    one, each = (
+        Network.chain([3, 2], "relu", "sigmoid", labels=["a", "b"], thresholds=thresholds)
+        for thresholds in ([0.25], np.array([0.25, 0.25], np.float32))
+    )
+    assert one.outputs[0].thresholds == (0.25, 0.25)
+    assert one == each
+
+
+def test_sums_before_an_activation_have_thresholds_of_any_size():
+    outputs = [Output("y", "L2"), Output("logit", "L2", "z", thresholds=[-7])]
+    network = Network(X, (layer(activation="sigmoid"),), outputs)
+    assert network.outputs[1].thresholds == (-7, -7)
 
 
 @pytest.mark.parametrize("name", ["z2", "a1", "a3", "W1", "b1", "W2_1", "z3_1", "x_mean"])

@@ -105,7 +105,7 @@ def export(
 def inspect(
     path: Annotated[Path, typer.Argument(help="A .onnx file, a directory, or a repository.")],
 ) -> None:
-    """Show layers, shapes, inputs, outputs and labels of model files."""
+    """Show layers, shapes, inputs, outputs, labels and thresholds of model files."""
     from forwardpass.cli.inspect import inspect_path
 
     inspect_path(path)

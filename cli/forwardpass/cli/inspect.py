@@ -143,10 +143,11 @@ def _signature(kind: onnx.TypeProto) -> tuple[str, str]:
 
 
 def _described(names: ColumnNames) -> str:
-    """Write what is known of a tensor's columns: `mean radius, mean texture (gray levels)`."""
+    """Write what is known of a tensor's columns: `mean radius, length (mm), malignant > 0.5`."""
+    limits = [f"> {threshold:g}" for threshold in names.thresholds]
     columns = [
-        f"{label} ({unit})" if label and unit else label or unit
-        for label, unit in zip_longest(names.labels, names.units, fillvalue="")
+        " ".join(filter(None, (f"{label} ({unit})" if label and unit else label or unit, limit)))
+        for label, unit, limit in zip_longest(names.labels, names.units, limits, fillvalue="")
     ]
     shown = ", ".join(columns[:_SHOWN_COLUMNS])
     if len(columns) > _SHOWN_COLUMNS:

@@ -32,13 +32,20 @@ class Activation:
     """The ONNX operator; None for the identity, which needs no node."""
     lipschitz: float
     """Largest change of an a, per largest change of the z that it depends on."""
-    span: float
-    """Largest distance of two values of f."""
+    low: float
+    """No value of f is below it."""
+    high: float
+    """No value of f is above it."""
     error: float
     """Largest error of a float32 implementation at an exact z, sums apart: absolute, of exp
     relative."""
     outputs_only: bool = False
     """Whether no other layer may read it."""
+
+    @property
+    def span(self) -> float:
+        """Largest distance of two values of f."""
+        return self.high - self.low
 
 
 def _identity(z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -64,17 +71,31 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {
         activation.name: activation
         for activation in (
-            Activation("identity", _identity, None, 1.0, math.inf, 0.0),
-            Activation("relu", _relu, "Relu", 1.0, math.inf, 0.0),
-            Activation("sigmoid", _sigmoid, "Sigmoid", 0.25, 1.0, _IMPLEMENTATION_ERROR),
-            Activation("tanh", np.tanh, "Tanh", 1.0, 2.0, _IMPLEMENTATION_ERROR),
+            Activation("identity", _identity, None, 1.0, -math.inf, math.inf, 0.0),
+            Activation("relu", _relu, "Relu", 1.0, 0.0, math.inf, 0.0),
+            Activation("sigmoid", _sigmoid, "Sigmoid", 0.25, 0.0, 1.0, _IMPLEMENTATION_ERROR),
+            Activation("tanh", np.tanh, "Tanh", 1.0, -1.0, 1.0, _IMPLEMENTATION_ERROR),
             # The Jacobian diag(p) - p p^T has maximum-norm 2 p (1 - p), at most 1/2.
             Activation(
-                "softmax", _softmax, "Softmax", 0.5, 1.0, _IMPLEMENTATION_ERROR, outputs_only=True
+                "softmax",
+                _softmax,
+                "Softmax",
+                0.5,
+                0.0,
+                1.0,
+                _IMPLEMENTATION_ERROR,
+                outputs_only=True,
             ),
             # A rate above zero, as Poisson regression gives it; too steep for a hidden layer.
             Activation(
-                "exp", np.exp, "Exp", math.inf, math.inf, _IMPLEMENTATION_ERROR, outputs_only=True
+                "exp",
+                np.exp,
+                "Exp",
+                math.inf,
+                0.0,
+                math.inf,
+                _IMPLEMENTATION_ERROR,
+                outputs_only=True,
             ),
         )
     }

@@ -43,10 +43,11 @@ def check_layers(source: Input, layers: Sequence[Layer]) -> None:
 def checked_outputs(
     source: Input, layers: Sequence[Layer], outputs: Sequence[Output]
 ) -> tuple[Output, ...]:
-    """Return outputs of layers that `check_layers` found sound; z of an identity layer as its a.
+    """Return outputs of layers that `check_layers` found sound, each said in one way alone.
 
-    Raises NetworkError unless they name layers, labels and units fit, names differ, and each
-    layer leads to one of them.
+    That is: z of an identity layer as its a, and one threshold for all columns as one a column.
+    Raises NetworkError unless they name layers, labels, units and thresholds fit, names differ,
+    and each layer leads to one of them.
     """
     if not outputs:
         raise NetworkError(
@@ -78,9 +79,32 @@ def checked_outputs(
             raise _name_taken(subject, output.name)
         check_one_each(subject, "labels", output.labels, layer.units)
         check_one_each(subject, "units", output.units, layer.units)
-        checked.append(output)
+        checked.append(replace(output, thresholds=_thresholds(output, layer)))
     _check_use(layers, checked)
     return tuple(checked)
+
+
+def _thresholds(output: Output, layer: Layer) -> tuple[float, ...]:
+    """Return one threshold a column of an output, or none."""
+    thresholds = output.thresholds
+    if len(thresholds) not in (0, 1, layer.units):
+        raise NetworkError(
+            f"output {output.name!r}",
+            expected=f"{layer.units} thresholds, one a column, or one for all",
+            got=str(len(thresholds)),
+            fix="give as many as columns, one or none",
+        )
+    activation = ACTIVATIONS[layer.activation]
+    for threshold in thresholds if output.of == "a" else ():
+        if not activation.low <= threshold <= activation.high:
+            raise NetworkError(
+                f"output {output.name!r}",
+                expected=f"thresholds from {activation.low:g} to {activation.high:g}, the range of "
+                f"{activation.name}",
+                got=f"{threshold:g}",
+                fix="give it in the units of the output",
+            )
+    return thresholds * layer.units if len(thresholds) == 1 else thresholds
 
 
 def _check_use(layers: Sequence[Layer], outputs: Sequence[Output]) -> None:

@@ -177,7 +177,10 @@ def _metadata(network: "Network") -> dict[str, str]:
         metadata.OUTPUTS: metadata.dump_columns(
             {
                 output.name: metadata.ColumnNames(
-                    labels=output.labels, units=output.units, description=output.description
+                    labels=output.labels,
+                    units=output.units,
+                    description=output.description,
+                    thresholds=output.thresholds,
                 )
                 for output in network.outputs
             }

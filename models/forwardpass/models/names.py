@@ -1,5 +1,6 @@
-"""Checks of what a user writes down: names, texts and counts."""
+"""Checks of what a user writes down: names, texts, numbers and counts."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -62,6 +63,32 @@ def checked_texts(
             )
     # NumPy's texts are no plain ones: they print as np.str_('...').
     return tuple(map(str, result))
+
+
+def checked_numbers(subject: str, what: str, numbers: Iterable[float]) -> tuple[float, ...]:
+    """Return finite numbers, one a column, as a tuple of plain `float`.
+
+    what names them in the error. Raises NetworkError for anything but a sequence of them.
+    """
+    if not isinstance(numbers, Iterable) or isinstance(numbers, str | bytes):
+        raise NetworkError(
+            subject,
+            expected=f"a sequence of numbers as {what}",
+            got=repr(numbers),
+            fix=f"write ({numbers!r},) for one number",
+        )
+    result = []
+    for number in numbers:
+        real = isinstance(number, int | float | np.integer | np.floating)
+        if not real or isinstance(number, bool) or not math.isfinite(number):
+            raise NetworkError(
+                subject,
+                expected=f"finite numbers as {what}",
+                got=repr(number),
+                fix="write it as a number, as in 0.5",
+            )
+        result.append(float(number) + 0.0)  # of the two zeros the one without a sign
+    return tuple(result)
 
 
 def check_one_each(subject: str, what: str, texts: Sequence[str], columns: int) -> None:

@@ -61,14 +61,15 @@ class Network:
         output: str = "y",
         labels: Sequence[str] = (),
         units: Sequence[str] = (),
+        thresholds: Sequence[float] = (),
         name: str = "network",
         provenance: Mapping[str, str] | None = None,
     ) -> "Network":
         """Return the network of `sizes` (s_1, ..., s_{n_l}) whose layers L2, L3, ... are a chain.
 
         activation is that of every hidden layer, or one a hidden layer; parameters holds
-        (W^(l), b^(l)) for l = 1, 2, ... and None draws them as `define` does. labels and units
-        are those of the one output.
+        (W^(l), b^(l)) for l = 1, 2, ... and None draws them as `define` does. labels, units and
+        thresholds are those of the one output.
 
             Network.chain([3, 3, 1], "sigmoid", "sigmoid")
 
@@ -85,7 +86,15 @@ class Network:
         return cls.define(
             sizes[0] if input is None else input,
             layers,
-            [Output(output, layers[-1].name, labels=tuple(labels), units=tuple(units))],
+            [
+                Output(
+                    output,
+                    layers[-1].name,
+                    labels=tuple(labels),
+                    units=tuple(units),
+                    thresholds=tuple(thresholds),
+                )
+            ],
             name=name,
             seed=seed,
             provenance=provenance,

@@ -61,6 +61,7 @@ def _network(reader: GraphReader, graph: "GraphProto", texts: Mapping[str, str])
                 shown.labels,
                 shown.units,
                 shown.description,
+                shown.thresholds,
             )
         )
     return Network(

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from forwardpass.models.arrays import parameter, same_bits
 from forwardpass.models.errors import NetworkError
-from forwardpass.models.names import check_name, check_one_each, checked_count, checked_texts
+from forwardpass.models.names import (
+    check_name,
+    check_one_each,
+    checked_count,
+    checked_numbers,
+    checked_texts,
+)
 
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
@@ -107,6 +113,9 @@ class Output:
     units: tuple[str, ...] = ()
     """Empty, or one unit of measurement a column; empty text where it has none."""
     description: str = ""
+    thresholds: tuple[float, ...] = ()
+    """Empty, one number for every column, or one a column: what its value has to exceed for its
+    label to hold. In the range of the layer's activation; a network has one a column."""
 
     def __post_init__(self) -> None:
         check_name("output name", self.name)
@@ -122,6 +131,8 @@ class Output:
         units = checked_texts(subject, "units", self.units, distinct=False)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "units", units)
+        thresholds = checked_numbers(subject, "thresholds", self.thresholds)
+        object.__setattr__(self, "thresholds", thresholds)
         if not isinstance(self.description, str):
             raise NetworkError(
                 subject,
