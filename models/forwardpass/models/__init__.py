@@ -15,6 +15,7 @@ from forwardpass.models.errors import (
     UnsupportedSourceError,
 )
 from forwardpass.models.export import export
+from forwardpass.models.expose import expose
 from forwardpass.models.forward import forward, propagate
 from forwardpass.models.graph import to_onnx
 from forwardpass.models.initializers import INITIALIZERS, Initializer
@@ -52,6 +53,7 @@ __all__ = [
     "UnsupportedModelError",
     "UnsupportedSourceError",
     "export",
+    "expose",
     "forward",
     "from_keras",
     "from_onnx",
