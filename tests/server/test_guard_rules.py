@@ -104,6 +104,7 @@ CASES = [
     Case("QuantizeLinear", [ROWS, ONE]),
     Case("QuantizeLinear", [ROWS, floats(4), np.zeros(4, np.int8)]),
     Case("DequantizeLinear", [np.ones((2, 4), np.int8), floats(2)], {"axis": 0}),
+    Case("DequantizeLinear", [np.ones((1,), np.int8), floats(1), np.array(0, np.int8)]),
     Case("Constant", [], {"value_float": 1.0}),
     Case("Constant", [], {"value_ints": [1, 2]}),
     Case("Constant", [], {"value": helper.make_tensor("v", TensorProto.FLOAT, [1, 2], [1, 2])}),

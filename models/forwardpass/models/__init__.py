@@ -7,6 +7,7 @@ this package needs NumPy alone.
 from forwardpass.models.activations import ACTIVATIONS, Activation
 from forwardpass.models.errors import (
     ExportProofError,
+    Int8LossError,
     MissingLibraryError,
     ModelExistsError,
     ModelsError,
@@ -19,6 +20,7 @@ from forwardpass.models.expose import expose
 from forwardpass.models.forward import forward, propagate
 from forwardpass.models.graph import to_onnx
 from forwardpass.models.initializers import INITIALIZERS, Initializer
+from forwardpass.models.int8 import Quantized, quantize
 from forwardpass.models.keras import from_keras
 from forwardpass.models.layers import Dense, Layer
 from forwardpass.models.network import Network
@@ -40,6 +42,7 @@ __all__ = [
     "ExportProofError",
     "Initializer",
     "Input",
+    "Int8LossError",
     "Layer",
     "MissingLibraryError",
     "ModelExistsError",
@@ -50,6 +53,7 @@ __all__ = [
     "OutputProof",
     "Proof",
     "Published",
+    "Quantized",
     "UnsupportedModelError",
     "UnsupportedSourceError",
     "export",
@@ -63,6 +67,7 @@ __all__ = [
     "load",
     "propagate",
     "publish",
+    "quantize",
     "rounding_bound",
     "to_onnx",
 ]

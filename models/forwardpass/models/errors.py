@@ -41,12 +41,12 @@ class UnsupportedSourceError(ModelsError, ValueError):
 
 
 class MissingLibraryError(ModelsError, ImportError):
-    """A library that reads a file's format and is not installed."""
+    """A library that something takes and that is not installed: one reads a file's format."""
 
-    def __init__(self, path: str, library: str) -> None:
+    def __init__(self, subject: str, library: str, extra: str = "import") -> None:
         super().__init__(
-            f"{path}: reading it takes {library}, which is not installed; "
-            f"pip install 'forwardpass[import]'",
+            f"{subject}: takes {library}, which is not installed; "
+            f"pip install 'forwardpass[{extra}]'",
             name=library,
         )
 
@@ -60,6 +60,20 @@ class ExportProofError(ModelsError):
         self.why = why
         self.output = output
         """Which output is at fault, if it is one."""
+
+
+class Int8LossError(ModelsError):
+    """An int8 graph that is further from its network than was allowed."""
+
+    def __init__(self, output: str, loss: float, max_loss: float) -> None:
+        super().__init__(
+            f"output {output!r} in int8: expected errors of at most {max_loss:.3g} of the largest "
+            f"answer, got {loss:.3g}; allow more, give calibration rows that are more typical, or "
+            "stay with float32"
+        )
+        self.output = output
+        self.loss = loss
+        self.max_loss = max_loss
 
 
 class ModelExistsError(ModelsError, FileExistsError):

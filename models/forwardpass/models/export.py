@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from forwardpass.models.errors import ExportProofError, ModelExistsError
 from forwardpass.models.graph import serialize, to_onnx
+from forwardpass.models.int8 import Quantized
 from forwardpass.models.onnx_import import load
 from forwardpass.models.proof import Proof, prove
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from forwardpass.models.network import Network
 
 
-def export(network: "Network", path: str | os.PathLike[str], *, overwrite: bool = False) -> Proof:
-    """Write the network as one .onnx file and return the proof that was made before.
+def export(
+    network: "Network | Quantized", path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Proof:
+    """Write the network, or its int8 form, as one .onnx file; return the proof made before.
 
     Folders are made as needed. The file appears whole or not at all, and equal networks give
     equal bytes.
@@ -33,13 +36,17 @@ def export(network: "Network", path: str | os.PathLike[str], *, overwrite: bool 
     return proof
 
 
-def proven(network: "Network") -> tuple[bytes, Proof]:
+def proven(network: "Network | Quantized") -> tuple[bytes, Proof]:
     """Return the bytes of the network's file, and the proof that they compute the network.
+
+    An int8 form has both already.
 
     Raises ExportProofError if they do not.
     """
     import onnx
 
+    if isinstance(network, Quantized):
+        return network.content, network.proof
     model = serialize(to_onnx(network))
     onnx.checker.check_model(model)
     proof = prove(model, network)

@@ -14,6 +14,7 @@ from forwardpass.models.names import checked_count
 from forwardpass.models.proof import Proof
 
 if TYPE_CHECKING:
+    from forwardpass.models.int8 import Quantized
     from forwardpass.models.network import Network
 
 MODEL_FILE = "model.onnx"
@@ -30,17 +31,17 @@ class Published:
 
 
 def publish(
-    network: "Network",
+    network: "Network | Quantized",
     repository: str | os.PathLike[str],
     *,
     version: int | None = None,
     overwrite: bool = False,
 ) -> Published:
-    """Write the network to REPOSITORY/NAME/VERSION/model.onnx; NAME is the network's.
+    """Write the network, or its int8 form, to REPOSITORY/NAME/VERSION/model.onnx.
 
-    version None takes the one after the highest there is, 1 in an empty repository; of
-    several that publish at once each gets its own. A version appears whole or not at all.
-    overwrite replaces the file of the version that is given, if there is one.
+    NAME is the network's. version None takes the one after the highest there is, 1 in an empty
+    repository; of several that publish at once each gets its own. A version appears whole or not
+    at all. overwrite replaces the file of the version that is given, if there is one.
 
     Raises ExportProofError if the graph does not compute what the network defines, and
     ModelExistsError if the version exists and was not to be overwritten.

@@ -12,6 +12,7 @@ its argument's error times its Lipschitz constant, and adds its implementation's
 no such constant, but e^(z + d) is off from e^z by exactly e^z (e^d - 1).
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,6 +70,12 @@ def bounds_of(
         output.name: bounds[graph_names.shown(output, network.number(output.layer))]
         for output in network.outputs
     }
+
+
+def rounded_up(value: float) -> float:
+    """Round up to three digits: the last bits depend on the order in which BLAS adds."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{math.ceil(value / step) * step:.2e}")
 
 
 def _gamma(n: int) -> float:

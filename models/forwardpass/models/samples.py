@@ -1,13 +1,12 @@
 """The sample rows that a model file carries, with the reference's answers to them."""
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from forwardpass.models.activations import UNIT_ROUNDOFF
 from forwardpass.models.forward import propagate
-from forwardpass.models.rounding import bounds_of
+from forwardpass.models.rounding import bounds_of, rounded_up
 from forwardpass.models.rows import typical_rows
 from forwardpass.proto.metadata import Samples
 
@@ -35,13 +34,7 @@ def reference_samples(network: "Network") -> Samples | None:
         outputs={name: answer.astype(np.float32) for name, answer in answers.items()},
         tolerance={
             # The answers are rounded to float32 as well.
-            name: _rounded_up(float((bounds[name][sure] + UNIT_ROUNDOFF * np.abs(answer)).max()))
+            name: rounded_up(float((bounds[name][sure] + UNIT_ROUNDOFF * np.abs(answer)).max()))
             for name, answer in answers.items()
         },
     )
-
-
-def _rounded_up(value: float) -> float:
-    """Round up to three digits: its last bits depend on the order in which BLAS adds."""
-    step = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return float(f"{math.ceil(value / step) * step:.2e}")

@@ -293,7 +293,9 @@ def _check_scale(inputs: Sequence[Tensor], attributes: Attributes) -> None:
                 expected=f"a scale for axis {axis} of {format_lengths(x.shape)}",
                 got=format_lengths(scale.shape),
             )
-    if any(tensor.shape != scale.shape for tensor in zero):
+    # onnxruntime takes a scalar and a single element for the same, and writes them mixed.
+    one = scale.shape in ((), (1,)) and all(tensor.shape in ((), (1,)) for tensor in zero)
+    if not one and any(tensor.shape != scale.shape for tensor in zero):
         raise NodeError(
             expected=f"a zero point of shape {format_lengths(scale.shape)}, as the scale",
             got=format_lengths(zero[0].shape),
