@@ -1,10 +1,13 @@
 """`forwardpass export`: what it takes, what it writes, what it refuses."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from support.command import run, run_here
+from support.command import COMMAND, environment, run, run_here
 from support.foreign import node, written
 from support.keras_files import dense, input_layer, keras_file, sequential
 
@@ -108,6 +111,85 @@ def test_what_is_no_network_is_refused_in_one_line(
     assert all(text in done.error for text in texts), done.error
     assert done.stdout == ""
     assert not (folder / "models").exists()
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    np.save(tmp_path / "rows.npy", ZOO["breast_cancer"].held_out().x)
+    return tmp_path / "rows.npy"
+
+
+def test_hidden_activations_become_outputs_where_asked(tmp_path: Path) -> None:
+    assert run_here("export", "linnerud", "m.onnx", "--expose", "za", cwd=tmp_path).code == 0
+    outputs = [output.name for output in load(tmp_path / "m.onnx").outputs]
+    assert outputs[:3] == [output.name for output in ZOO["linnerud"].network().outputs]
+    assert {"z_2", "a_2"} <= set(outputs)
+    done = run_here("export", "linnerud", "n.onnx", "--expose", "b", cwd=tmp_path)
+    assert (done.code, "expected 'a', 'z' or 'za'" in done.error) == (1, True)
+
+
+def test_int8_tells_its_loss_and_is_written_if_it_is_within_the_limit(rows: Path) -> None:
+    folder = rows.parent
+    done = run_here(
+        "export", "breast_cancer", "models", "--int8", rows, "--max-loss", "0.05", cwd=folder
+    )
+    assert done.code == 0, done.stderr
+    assert "int8, calibrated on rows.npy" in done.stdout
+    assert "loss: 0.0" in done.stdout
+    model = onnx.load(folder / "models" / "breast_cancer" / "1" / "model.onnx")
+    assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
+
+
+def test_int8_calibrates_on_columns_by_their_names(tmp_path: Path) -> None:
+    held_out = ZOO["breast_cancer"].held_out().x
+    names = ZOO["breast_cancer"].network().input.features
+    columns = {name: held_out[:, index] for index, name in enumerate(names)}
+    lines = [",".join(reversed(names))]
+    lines += [",".join(str(columns[name][row]) for name in reversed(names)) for row in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    command = ("export", "breast_cancer", "m.onnx", "--int8", "rows.csv", "--max-loss", "0.05")
+    assert run_here(*command, cwd=tmp_path).code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (("--int8", "rows.npy", "--max-loss", "0.0001"), 1, "in int8: expected errors of at most"),
+        (("--int8", "rows.npy"), 1, "--max-loss says which loss to accept unasked"),
+        (("--int8", "none.npy", "--max-loss", "1"), 1, "none.npy: No such file"),
+        (("--int8", "rows.txt", "--max-loss", "1"), 2, "rows.txt: expected rows in a .csv or .npy"),
+        (("--max-loss", "0.1"), 2, "--max-loss: only int8 loses anything"),
+    ],
+)
+def test_an_int8_file_that_nobody_accepted_is_not_written(
+    rows: Path, options: tuple[str, ...], code: int, text: str
+) -> None:
+    done = run("export", "breast_cancer", "m.onnx", *options, cwd=rows.parent)
+    assert done.code == code
+    assert text in done.error
+    assert not (rows.parent / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(("answer", "written"), [("y", True), ("n", False)])
+def test_at_a_terminal_the_loss_is_told_and_then_asked_for(
+    rows: Path, answer: str, written: bool
+) -> None:
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "export", "breast_cancer", "m.onnx", "--int8", rows.name],
+        cwd=rows.parent,
+        env=environment(),
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.write(ours, f"{answer}\n".encode())
+        said, _ = process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert said.index("loss: ") < said.index("write it?")
+    assert (process.returncode == 0, (rows.parent / "m.onnx").exists()) == (written, written)
 
 
 def test_a_version_of_a_single_file_is_refused(tmp_path: Path) -> None:

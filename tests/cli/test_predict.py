@@ -174,7 +174,7 @@ def test_a_whole_number_beyond_64_bits_is_told(predict: Predict) -> None:
     ("options", "code", "error"),
     [
         (("--input", "none.csv"), 1, "none.csv: No such file or directory"),
-        (("--input", "rows.txt"), 2, "--input: expected a .csv or .npy file, got 'rows.txt'"),
+        (("--input", "rows.txt"), 2, "rows.txt: expected rows in a .csv or .npy"),
         (("--input", "rows.npy"), 1, "rows.npy: not a NumPy array"),
         (("--input", "rows.csv", "--output", "out.xlsx"), 2, "--output: expected a .csv, .json"),
         (("--input", "rows.csv", "--output", "no/out.csv"), 2, "there is no directory 'no'"),

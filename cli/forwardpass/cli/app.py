@@ -87,6 +87,28 @@ def export(
         bool,
         typer.Option("--round-float64", help="Of .onnx: take float64 weights rounded to float32."),
     ] = False,
+    expose: Annotated[
+        str,
+        typer.Option(
+            help="Add hidden activations (a), the sums before them (z) or both (za) as outputs "
+            "a_2, z_2, ..."
+        ),
+    ] = "",
+    int8: Annotated[
+        Path | None,
+        typer.Option(
+            help="Quantize to static int8, calibrated on the rows of this .csv or .npy file, and "
+            "tell the loss."
+        ),
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="With --int8: the largest error over the largest answer that is accepted; "
+            "without it, you are asked.",
+        ),
+    ] = None,
 ) -> None:
     """Prove a network against its mathematics and write it as ONNX."""
     from forwardpass.cli.export import export_network
@@ -98,14 +120,24 @@ def export(
         select=select or None,
         round_float64=round_float64 or None,
     )
-    export_network(source, to, name=name, version=version, overwrite=overwrite, options=options)
+    export_network(
+        source,
+        to,
+        options=options,
+        name=name,
+        version=version,
+        overwrite=overwrite,
+        exposed=expose,
+        int8=int8,
+        max_loss=max_loss,
+    )
 
 
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A .onnx file, a directory, or a repository.")],
 ) -> None:
-    """Show layers, shapes, inputs, outputs, labels and thresholds of model files."""
+    """Show layers, shapes, inputs, outputs and labels of model files."""
     from forwardpass.cli.inspect import inspect_path
 
     inspect_path(path)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +23,17 @@ from forwardpass.cli.network_files import (
     is_file,
     read_network,
 )
-from forwardpass.models import ModelExistsError, Network, Proof, export, publish
+from forwardpass.cli.rows import read_rows
+from forwardpass.models import (
+    ModelExistsError,
+    Network,
+    Proof,
+    Quantized,
+    export,
+    expose,
+    publish,
+    quantize,
+)
 from forwardpass.models.zoo import ZOO
 
 
@@ -30,46 +41,74 @@ def export_network(
     source: str,
     to: Path,
     *,
+    options: FileOptions,
     name: str | None,
     version: int | None,
     overwrite: bool,
-    options: FileOptions,
+    exposed: str,
+    int8: Path | None,
+    max_loss: float | None,
 ) -> None:
     """Export what `source` names: to a file if `to` ends in .onnx, else into a repository.
 
-    name is the model's, None leaves it as it is. Raises CommandError if there is no network of
-    that name, and what the importers, export and publish do.
+    name is the model's, None leaves it as it is; exposed empty adds no output; int8 None keeps
+    float32.
+
+    Raises CommandError if there is no network of that name, and what the importers, export,
+    publish, expose and quantize do.
     """
+    to_file = to.suffix == ".onnx"
+    if to_file and version is not None:
+        raise UsageError(
+            f"--version: {to} is a single file; versions belong to a repository (a directory)"
+        )
+    if max_loss is not None and int8 is None:
+        raise UsageError("--max-loss: only int8 loses anything; give its rows with --int8")
     check_options(source, options)
     network = find_network(source, options)
     if name is not None:
         network = replace(network, name=name)
+    if exposed:
+        network = expose(network, exposed)
+    console = Console()
+    chosen = network if int8 is None else _quantized(console, network, int8, max_loss)
     try:
-        if to.suffix == ".onnx":
-            if version is not None:
-                raise UsageError(
-                    f"--version: {to} is a single file; versions belong to a repository "
-                    "(a directory)"
-                )
-            path, proof = to, export(network, to, overwrite=overwrite)
+        if to_file:
+            path, proof = to, export(chosen, to, overwrite=overwrite)
         else:
-            published = publish(network, to, version=version, overwrite=overwrite)
+            published = publish(chosen, to, version=version, overwrite=overwrite)
             path, proof = published.path, published.proof
     except ModelExistsError as error:
         raise CommandError(f"{error.path} exists already; --overwrite replaces it") from error
-    console = Console()
-    console.print(proof_table(proof))
+    if int8 is None:
+        console.print(proof_table(proof))
     console.print(Text(f"wrote {path} ({path.stat().st_size:,} bytes)"))
 
 
-def proof_table(proof: Proof) -> Table:
-    """Show the largest differences that the proof found."""
+def _quantized(console: Console, network: Network, rows: Path, max_loss: float | None) -> Quantized:
+    """Return the network in int8, once its loss was told and accepted.
+
+    Raises Int8LossError for a loss above the limit, CommandError if nobody accepts it.
+    """
+    quantized = quantize(network, read_rows(rows, "FP32", network.input.features))
+    console.print(proof_table(quantized.proof, f"int8, calibrated on {rows.name}"))
+    console.print(f"loss: {quantized.loss:.3g} of the largest answer")
+    if max_loss is None:
+        if not (sys.stdin.isatty() and typer.confirm("write it?")):
+            raise CommandError("not written; --max-loss says which loss to accept unasked")
+    else:
+        quantized.check(max_loss)
+    return quantized
+
+
+def proof_table(proof: Proof, what: str = "proven") -> Table:
+    """Show the largest differences that the proof found, under what was done."""
     table = Table(
         "output",
         "largest error",
         "relative to the largest answer",
         "bound",
-        title=f"proven: {proof.runtime} against float64, {proof.rows} rows",
+        title=f"{what}: {proof.runtime} against float64, {proof.rows} rows",
     )
     for name, output in proof.outputs.items():
         table.add_row(

@@ -27,7 +27,7 @@ def read_rows(path: Path, datatype: str, features: Sequence[str] = ()) -> NDArra
         return _read_npy(path)
     if path.suffix == ".csv":
         return _read_csv(path, datatype, features)
-    raise UsageError(f"--input: expected a .csv or .npy file, got {path.name!r}")
+    raise UsageError(f"{path.name}: expected rows in a .csv or .npy file")
 
 
 def _read_npy(path: Path) -> NDArray[Any]:

@@ -59,6 +59,12 @@ class Quantized:
         """Largest error over the rows, relative to the largest answer of the same output."""
         return max(output.relative_error for output in self.proof.outputs.values())
 
+    def check(self, max_loss: float) -> None:
+        """Raise Int8LossError if the loss is above max_loss."""
+        for name, output in self.proof.outputs.items():
+            if not output.relative_error <= max_loss:
+                raise Int8LossError(name, output.relative_error, max_loss)
+
 
 def quantize(network: "Network", rows: ArrayLike, *, max_loss: float | None = None) -> Quantized:
     """Return the network in static int8, calibrated on typical rows (N, s_1), with its loss.
@@ -82,9 +88,8 @@ def quantize(network: "Network", rows: ArrayLike, *, max_loss: float | None = No
     proof = _measured(network, graph, calibration, samples)
     _describe(quantized, network, samples, proof)
     result = Quantized(network, serialize(quantized), proof)
-    if max_loss is not None and not result.loss <= max_loss:
-        worst = max(proof.outputs, key=lambda name: proof.outputs[name].relative_error)
-        raise Int8LossError(worst, result.loss, max_loss)
+    if max_loss is not None:
+        result.check(max_loss)
     return result
 
 
