@@ -191,7 +191,7 @@ def test_initializers_that_are_listed_as_inputs_are_no_inputs():
         ),
         (
             [("Sub", ["x", "m"], "c", {}), gemm("x", out="y")],
-            r"node 'n1' \(Gemm\): reads 'x', which is no tensor of a Network",
+            r"node 'n0' \(Sub\): a scaling that no layer reads",
         ),
         (
             [("Div", ["x", "m"], "c", {}), ("Sub", ["c", "m"], "d", {}), gemm("d", out="y")],

@@ -23,6 +23,7 @@ from forwardpass.models.initializers import INITIALIZERS, Initializer
 from forwardpass.models.int8 import Quantized, quantize
 from forwardpass.models.keras import from_keras
 from forwardpass.models.layers import Dense, Layer
+from forwardpass.models.merge import merge
 from forwardpass.models.network import Network
 from forwardpass.models.onnx import from_onnx
 from forwardpass.models.onnx_import import load
@@ -30,6 +31,7 @@ from forwardpass.models.ports import Input, Output
 from forwardpass.models.proof import OutputProof, Proof
 from forwardpass.models.publish import Published, publish
 from forwardpass.models.rounding import rounding_bound
+from forwardpass.models.scaling import Scaling
 from forwardpass.models.sklearn import from_sklearn
 from forwardpass.models.state import from_state
 from forwardpass.models.torch import from_torch
@@ -54,6 +56,7 @@ __all__ = [
     "Proof",
     "Published",
     "Quantized",
+    "Scaling",
     "UnsupportedModelError",
     "UnsupportedSourceError",
     "export",
@@ -65,6 +68,7 @@ __all__ = [
     "from_state",
     "from_torch",
     "load",
+    "merge",
     "propagate",
     "publish",
     "quantize",

@@ -19,10 +19,11 @@ def build_layers(source: Input, layers: Sequence[Dense], seed: int | None) -> tu
     Raises NetworkError for connections that are not feed-forward, and for units that differ
     from the rows of W.
     """
+    widths = {each.name: source.size for each in source.scaled}
     reads: dict[str, tuple[str, ...]] = {}
     previous = source.name
     for dense in layers:
-        if dense.name in reads or dense.name == source.name:
+        if dense.name in reads or dense.name in widths:
             raise NetworkError(
                 f"layer {dense.name!r}",
                 expected="a name of its own",
@@ -31,9 +32,8 @@ def build_layers(source: Input, layers: Sequence[Dense], seed: int | None) -> tu
             )
         reads[dense.name] = (previous,) if dense.reads is None else tuple(dense.reads)
         previous = dense.name
-    check_connections(source.name, reads)
+    check_connections(widths, reads)
 
-    widths = {source.name: source.size}
     built = []
     for dense, rng in zip(layers, generators(seed, len(layers)), strict=True):
         fan_in = sum(widths[name] for name in reads[dense.name])

@@ -1,17 +1,18 @@
 """Which layer reads which: feed-forward, in an order that can be computed."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from forwardpass.models.errors import NetworkError
 
 
-def check_connections(input_name: str, reads: Mapping[str, Sequence[str]]) -> None:
+def check_connections(inputs: Iterable[str], reads: Mapping[str, Sequence[str]]) -> None:
     """Raise NetworkError unless each layer reads only the input and layers before it.
 
-    reads maps the layers' names, in their order, to the names that they read.
+    inputs names the input and its scalings; reads maps the layers' names, in their order, to the
+    names that they read.
     """
-    before = {input_name}
+    before = set(inputs)
     for name, sources in reads.items():
         for source in sources:
             if source not in before:

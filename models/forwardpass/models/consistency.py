@@ -21,11 +21,13 @@ def check_layers(source: Input, layers: Sequence[Layer]) -> None:
             got="none",
             fix="a network computes something: add a layer",
         )
-    _check_distinct("layers (the input is one)", [source.name, *(layer.name for layer in layers)])
+    inputs = [each.name for each in source.scaled]
+    _check_distinct("layers (the input is one)", [*inputs, *(layer.name for layer in layers)])
     if source.name in graph_names.taken(source, layers):
         raise _name_taken(f"input {source.name!r}", source.name)
-    check_connections(source.name, {layer.name: layer.reads for layer in layers})
-    widths = {source.name: source.size} | {layer.name: layer.units for layer in layers}
+    check_connections(inputs, {layer.name: layer.reads for layer in layers})
+    _check_scalings(source, layers)
+    widths = dict.fromkeys(inputs, source.size) | {layer.name: layer.units for layer in layers}
     for layer in layers:
         width = sum(widths[name] for name in layer.reads)
         if layer.W.shape[1] != width:
@@ -37,6 +39,35 @@ def check_layers(source: Input, layers: Sequence[Layer]) -> None:
                 f"{columns}",
                 got=f"shape {layer.W.shape}",
                 fix="pass W.T" if transposed else "fit W's columns to what the layer reads",
+            )
+
+
+def _check_scalings(source: Input, layers: Sequence[Layer]) -> None:
+    """Raise NetworkError unless each scaling is read, and there is one way to write it down."""
+    read = {name for layer in layers for name in layer.reads}
+    for each in source.scalings:
+        if each.name not in read:
+            raise NetworkError(
+                f"scaling {each.name!r}",
+                expected="to be read by a layer",
+                got="none that does",
+                fix="remove it, or read it",
+            )
+    if len(source.scalings) == 1 and source.name not in read:
+        raise NetworkError(
+            f"scaling {source.scalings[0].name!r}",
+            expected="layers that read the input, or another of its scalings, beside it",
+            got="none that does",
+            fix="make it the mean and scale of the input",
+        )
+    for layer in layers:
+        several = [each.name for each in source.scaled if each.name in layer.reads]
+        if len(several) > 1:
+            raise NetworkError(
+                f"layer {layer.name!r}",
+                expected="to read the input scaled one way",
+                got=" and ".join(several),
+                fix="scale the columns of W instead",
             )
 
 

@@ -1,6 +1,7 @@
 """Pictures of networks, after the figures of the lecture, as SVG."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from html import escape
 from math import isnan
 from typing import TYPE_CHECKING
@@ -38,8 +39,9 @@ def to_svg(network: "Network", row: ArrayLike | None = None) -> str:
 
     Raises TensorError if row is not one row of the network's features.
     """
-    diagram = lay_out(network)
     features, values = (None, {}) if row is None else _propagated(network, row)
+    network = _drawn(network)
+    diagram = lay_out(network)
     texts = captions(network, diagram, features, values)
     left = min([-RADIUS, *(text.left for text in texts)]) - _MARGIN
     notes = list(_notes(network, diagram, filled=row is not None))
@@ -69,6 +71,19 @@ def to_svg(network: "Network", row: ArrayLike | None = None) -> str:
             "",
         ]
     )
+
+
+def _drawn(network: "Network") -> "Network":
+    """Return the network with its features once, however many scalings of them layers read."""
+    source = network.input
+    names = {each.name: source.name for each in source.scalings}
+    if not names:
+        return network
+    layers = (
+        replace(layer, reads=tuple(names.get(read, read) for read in layer.reads))
+        for layer in network.layers
+    )
+    return replace(network, input=replace(source, scalings=()), layers=tuple(layers))
 
 
 def _propagated(

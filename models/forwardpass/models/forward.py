@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from forwardpass.models import graph_names
 from forwardpass.models.activations import ACTIVATIONS
+from forwardpass.models.ports import Input
+from forwardpass.models.scaling import Scaling
 from forwardpass.proto.spec import TensorError, TensorSpec, check_shape
 
 if TYPE_CHECKING:
@@ -80,12 +82,10 @@ def _values(network: "Network", rows: NDArray[np.float32]) -> dict[str, NDArray[
     # Beyond float64 there is only infinity, and NaN where two of them meet: no warning helps.
     with np.errstate(over="ignore", invalid="ignore"):
         x = rows.astype(np.float64)
-        if network.input.mean is not None:
-            x = x - network.input.mean
-        if network.input.scale is not None:
-            x = x / network.input.scale
-        values = {graph_names.a(1): x}
-        read = {network.input.name: x}
+        read = {each.name: _scaled(x, each) for each in network.input.scaled}
+        values = {graph_names.a(1): read[network.input.name]}
+        for scaling in network.input.scalings:
+            values[graph_names.scaled(scaling.name)] = read[scaling.name]
         for number, layer in enumerate(network.layers, start=2):
             sources = [read[name] for name in layer.reads]
             a = sources[0] if len(sources) == 1 else np.concatenate(sources, axis=1)
@@ -94,6 +94,12 @@ def _values(network: "Network", rows: NDArray[np.float32]) -> dict[str, NDArray[
             read[layer.name] = ACTIVATIONS[layer.activation].function(z)
             values[graph_names.a(number)] = read[layer.name]
     return values
+
+
+def _scaled(x: NDArray[np.float64], source: Input | Scaling) -> NDArray[np.float64]:
+    if source.mean is not None:
+        x = x - source.mean
+    return x if source.scale is None else x / source.scale
 
 
 def _outputs(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forwardpass.models.layers import Layer
     from forwardpass.models.network import Network
     from forwardpass.models.ports import Input
+    from forwardpass.models.scaling import Scaling
 
 OPSET = 17
 IR_VERSION = 8
@@ -108,7 +109,11 @@ def _add_nodes(parts: _Parts, network: "Network") -> None:
     for output in network.outputs:
         shown.setdefault((output.layer, output.of), output.name)
 
-    tensors = {network.input.name: _add_scaling(parts, network.input)}
+    source = network.input
+    tensors = {source.name: _add_scaling(parts, source.name, source, graph_names.a(1))}
+    for scaling in source.scalings:
+        result = graph_names.scaled(scaling.name)
+        tensors[scaling.name] = _add_scaling(parts, source.name, scaling, result)
     for number, layer in enumerate(network.layers, start=2):
         operator = ACTIVATIONS[layer.activation].operator
         z = shown.get((layer.name, "z" if operator else "a"), graph_names.z(number))
@@ -127,17 +132,16 @@ def _add_nodes(parts: _Parts, network: "Network") -> None:
             parts.node(f"{output.name}/Identity", "Identity", [tensor], output.name)
 
 
-def _add_scaling(parts: _Parts, source: "Input") -> str:
-    """Add (x - mean) / scale, as far as the input has them; return a1's tensor."""
-    tensor = source.name
+def _add_scaling(parts: _Parts, tensor: str, source: "Input | Scaling", result: str) -> str:
+    """Add (x - mean) / scale, as far as there are any; return what layers read, else `result`."""
     if source.mean is not None:
         mean = parts.constant(graph_names.mean(source.name), source.mean)
         last = source.scale is None
-        output = graph_names.a(1) if last else graph_names.centered(source.name)
+        output = result if last else graph_names.centered(source.name)
         tensor = parts.node(f"{source.name}/Sub", "Sub", [tensor, mean], output)
     if source.scale is not None:
         scale = parts.constant(graph_names.scale(source.name), source.scale)
-        tensor = parts.node(f"{source.name}/Div", "Div", [tensor, scale], graph_names.a(1))
+        tensor = parts.node(f"{source.name}/Div", "Div", [tensor, scale], result)
     return tensor
 
 

@@ -57,13 +57,25 @@ def centered(input_name: str) -> str:
     return f"{input_name}_centered"
 
 
+def scaled(input_name: str) -> str:
+    """Name one of several scalings of the input; of the only one it is a1."""
+    return f"{input_name}_scaled"
+
+
+def scaling(tensor: str) -> str:
+    """Name the scaling that gives a tensor: the inverse of `scaled`, of ours."""
+    return tensor.removesuffix("_scaled")
+
+
 def taken(source: Input, layers: Sequence[Layer]) -> set[str]:
     """Return every name that the graph uses of its own accord: all but input and outputs."""
     names = {a(1)}
-    if source.mean is not None:
-        names |= {mean(source.name), centered(source.name)}
-    if source.scale is not None:
-        names.add(scale(source.name))
+    for each in source.scaled:
+        if each.mean is not None:
+            names |= {mean(each.name), centered(each.name)}
+        if each.scale is not None:
+            names.add(scale(each.name))
+    names |= {scaled(each.name) for each in source.scalings}
     for number, layer in enumerate(layers, start=2):
         blocks = len(layer.reads)
         names |= {bias(number - 1), a(number), *weights(number - 1, blocks), *sums(number, blocks)}

@@ -6,7 +6,7 @@ name and operator.
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,22 +24,40 @@ _INPUTS = {"Gemm": 3, "Sub": 2, "Div": 2, "Identity": 1} | dict.fromkeys(_ACTIVA
 
 
 @dataclass(eq=False)
+class ScalingDraft:
+    """The input, or a scaling of it, while the nodes are being read."""
+
+    tensor: str
+    node: "NodeProto | None" = None
+    """What gives it; None of the input itself."""
+    parts: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """`mean` and `scale`, as far as it has them."""
+    is_read: bool = False
+    """By a layer."""
+    leads_on: bool = False
+    """To another scaling."""
+
+
+@dataclass(eq=False)
 class LayerDraft:
     """A layer while its nodes are being read."""
 
     b: NDArray[np.float32]
-    reads: "list[LayerDraft | None]" = field(default_factory=list)
-    """None stands for the input."""
+    reads: "list[Draft]" = field(default_factory=list)
     blocks: list[NDArray[np.float32]] = field(default_factory=list)
     activation: str = "identity"
     is_read: bool = False
 
 
+Draft: TypeAlias = LayerDraft | ScalingDraft
+"""What layers read."""
+
+
 @dataclass(frozen=True)
 class HeldTensor:
-    """What a tensor of the graph holds: z or a of a layer; of=`a` of None is the input."""
+    """What a tensor of the graph holds: z or a of a layer, or a^(1)."""
 
-    layer: LayerDraft | None
+    layer: Draft
     of: str
 
 
@@ -56,9 +74,9 @@ class GraphReader:
             )
         self.input_name = inputs[0].name
         self.size = _input_size(inputs[0])
-        self.scaling: dict[str, NDArray[np.float32]] = {}
+        self.inputs = [ScalingDraft(self.input_name)]
         self.layers: list[LayerDraft] = []
-        self.tensors = {self.input_name: HeldTensor(None, "a")}
+        self.tensors = {self.input_name: HeldTensor(self.inputs[0], "a")}
 
     def read(self, node: "NodeProto") -> None:
         """Take in the next node; raises UnsupportedModelError if a Network has no place for it."""
@@ -86,10 +104,10 @@ class GraphReader:
         if given != {"alpha": 1, "beta": 1, "transA": 0, "transB": 1}:
             raise refused(node, f"expected alpha 1, beta 1, transA 0, transB 1, got {given}")
         source = self._tensor(node, node.input[0])
-        if source.layer is not None:
-            if source.of == "z" and source.layer.activation != "identity":
-                raise refused(node, f"reads {node.input[0]!r}, which is before an activation")
-            source.layer.is_read = True
+        before = isinstance(source.layer, LayerDraft) and source.layer.activation != "identity"
+        if source.of == "z" and before:
+            raise refused(node, f"reads {node.input[0]!r}, which is before an activation")
+        source.layer.is_read = True
         W = self._constant(node, node.input[1])
         if node.input[2] in self.constants:
             layer = LayerDraft(self._constant(node, node.input[2]))
@@ -121,20 +139,35 @@ class GraphReader:
         """Return the layer whose z a tensor is, to be continued: nothing reads it so far."""
         tensor = self._tensor(node, name)
         layer = tensor.layer
-        if layer is None or tensor.of != "z" or layer.is_read or layer.activation != "identity":
+        if (
+            isinstance(layer, ScalingDraft)
+            or tensor.of != "z"
+            or layer.is_read
+            or layer.activation != "identity"
+        ):
             raise refused(node, f"expected {name!r} to be a Gemm's sum that nothing else reads")
         return layer
 
     def _scaling(self, node: "NodeProto") -> None:
         attributes(node, {})
         part = {"Sub": "mean", "Div": "scale"}[node.op_type]
-        tensor = self._tensor(node, node.input[0])
-        done = part in self.scaling or "scale" in self.scaling or bool(self.layers)
-        if tensor.layer is not None or done:
+        given = self._tensor(node, node.input[0]).layer
+        if isinstance(given, LayerDraft) or part in given.parts or "scale" in given.parts:
             raise refused(node, "a Network scales its input alone: (x - mean) / scale, once")
-        self.scaling[part] = self._constant(node, node.input[1])
-        # The unscaled input is nothing that a layer could read.
-        self.tensors = {node.output[0]: tensor}
+        given.leads_on = True
+        parts = given.parts | {part: self._constant(node, node.input[1])}
+        self.inputs.append(ScalingDraft(node.output[0], node, parts))
+        self.tensors[node.output[0]] = HeldTensor(self.inputs[-1], "a")
+
+    def read_inputs(self) -> list[ScalingDraft]:
+        """Return what layers read of the input: itself, scalings of it, or both.
+
+        Raises UnsupportedModelError for a scaling that leads nowhere.
+        """
+        for draft in self.inputs:
+            if draft.node is not None and not (draft.is_read or draft.leads_on):
+                raise refused(draft.node, "a scaling that no layer reads")
+        return [draft for draft in self.inputs if draft.is_read]
 
     def _tensor(self, node: "NodeProto", name: str) -> HeldTensor:
         if name not in self.tensors:

@@ -164,11 +164,11 @@ class Network:
         )
 
     def number(self, name: str) -> int:
-        """Return l of the layer L_l of that name; the input's name is 1.
+        """Return l of the layer L_l of that name; the input's, and its scalings', is 1.
 
         Raises NetworkError if there is none.
         """
-        if name == self.input.name:
+        if any(name == each.name for each in self.input.scaled):
             return 1
         return self.layers.index(self.layer(name)) + 2
 

@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forwardpass.models import graph_names
 from forwardpass.models.errors import UnsupportedModelError
-from forwardpass.models.graph_reader import GraphReader, LayerDraft
+from forwardpass.models.graph_reader import Draft, GraphReader, LayerDraft, ScalingDraft
 from forwardpass.models.layers import Layer
 from forwardpass.models.network import Network
 from forwardpass.models.ports import Input, Output
+from forwardpass.models.scaling import Scaling
 from forwardpass.proto import metadata
 
 if TYPE_CHECKING:
@@ -41,18 +44,15 @@ def load(source: "str | os.PathLike[str] | bytes | ModelProto") -> Network:
 
 
 def _network(reader: GraphReader, graph: "GraphProto", texts: Mapping[str, str]) -> Network:
-    names = _layer_names(reader.layers, texts)
-    columns = {
-        key: metadata.load_columns(key, texts[key]) if key in texts else {}
-        for key in (metadata.INPUTS, metadata.OUTPUTS)
-    }
-    features = columns[metadata.INPUTS].get(reader.input_name, metadata.ColumnNames())
+    source, inputs = _input(reader, texts)
+    names = inputs | _layer_names(reader.layers, texts)
+    columns = _columns(metadata.OUTPUTS, texts)
     outputs = []
     for value in graph.output:
         tensor = reader.tensors.get(value.name)
-        if tensor is None or tensor.layer is None:
+        if tensor is None or isinstance(tensor.layer, ScalingDraft):
             raise UnsupportedModelError(f"output {value.name!r}", "no layer's z or a")
-        shown = columns[metadata.OUTPUTS].get(value.name, metadata.ColumnNames())
+        shown = columns.get(value.name, metadata.ColumnNames())
         outputs.append(
             Output(
                 value.name,
@@ -65,21 +65,14 @@ def _network(reader: GraphReader, graph: "GraphProto", texts: Mapping[str, str])
             )
         )
     return Network(
-        Input(
-            reader.size,
-            reader.input_name,
-            features.labels,
-            features.units,
-            reader.scaling.get("mean"),
-            reader.scaling.get("scale"),
-        ),
+        source,
         tuple(
             Layer(
                 names[layer],
                 np.concatenate(layer.blocks, axis=1),
                 layer.b,
                 layer.activation,
-                tuple(reader.input_name if read is None else names[read] for read in layer.reads),
+                tuple(names[read] for read in layer.reads),
             )
             for layer in reader.layers
         ),
@@ -87,6 +80,30 @@ def _network(reader: GraphReader, graph: "GraphProto", texts: Mapping[str, str])
         graph.name,
         provenance_of(texts),
     )
+
+
+def _input(reader: GraphReader, texts: Mapping[str, str]) -> tuple[Input, dict[Draft, str]]:
+    """Return the input, and the names by which layers read it and its scalings."""
+    features = _columns(metadata.INPUTS, texts).get(reader.input_name, metadata.ColumnNames())
+    source = Input(reader.size, reader.input_name, features.labels, features.units)
+    read = reader.read_inputs()
+    if len(read) == 1:
+        (own,) = read
+        scaled = replace(source, mean=own.parts.get("mean"), scale=own.parts.get("scale"))
+        return scaled, {own: source.name}
+    names: dict[Draft, str] = {
+        draft: graph_names.scaling(draft.tensor) if draft.parts else source.name for draft in read
+    }
+    scalings = tuple(
+        Scaling(names[draft], draft.parts.get("mean"), draft.parts.get("scale"))
+        for draft in read
+        if draft.parts
+    )
+    return replace(source, scalings=scalings), names
+
+
+def _columns(key: str, texts: Mapping[str, str]) -> dict[str, metadata.ColumnNames]:
+    return metadata.load_columns(key, texts[key]) if key in texts else {}
 
 
 def provenance_of(texts: Mapping[str, str]) -> dict[str, str]:
@@ -97,7 +114,7 @@ def provenance_of(texts: Mapping[str, str]) -> dict[str, str]:
     return value
 
 
-def _layer_names(layers: Sequence[LayerDraft], texts: Mapping[str, str]) -> dict[LayerDraft, str]:
+def _layer_names(layers: Sequence[LayerDraft], texts: Mapping[str, str]) -> dict[Draft, str]:
     if metadata.LAYERS in texts:
         names = metadata.load_json(metadata.LAYERS, texts[metadata.LAYERS])
         if not isinstance(names, list) or len(names) != len(layers):

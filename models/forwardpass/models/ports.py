@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.models.arrays import parameter, same_bits
+from forwardpass.models.arrays import same_bits
 from forwardpass.models.errors import NetworkError
 from forwardpass.models.names import (
     check_name,
@@ -15,8 +14,7 @@ from forwardpass.models.names import (
     checked_numbers,
     checked_texts,
 )
-
-_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+from forwardpass.models.scaling import Scaling, checked_vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +37,8 @@ class Input:
     """(size,) float32, copied, read-only: subtracted from x."""
     scale: NDArray[Any] | None = None
     """(size,) float32, copied, read-only, above zero: the standard deviation, divided by."""
+    scalings: tuple[Scaling, ...] = ()
+    """Further scalings for layers to read, in place of mean and scale: see `merge`."""
 
     def __post_init__(self) -> None:
         check_name("input name", self.name)
@@ -51,32 +51,32 @@ class Input:
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "units", units)
         for field in ("mean", "scale"):
-            values = getattr(self, field)
-            if values is not None:
-                array = parameter(subject, field, values)
-                if array.shape != (self.size,):
-                    raise NetworkError(
-                        subject,
-                        expected=f"{field} of shape ({self.size},), one a feature",
-                        got=f"shape {array.shape}",
-                        fix=f"compute it over the rows, as in x.{_METHOD[field]}(axis=0)",
-                    )
-                object.__setattr__(self, field, array)
-        if self.scale is not None:
-            self._check_scale(subject, self.scale)
+            array = checked_vector(subject, field, getattr(self, field), self.size, features)
+            object.__setattr__(self, field, array)
+        object.__setattr__(self, "scalings", self._checked_scalings(subject))
 
-    def _check_scale(self, subject: str, scale: NDArray[np.float32]) -> None:
-        # A subnormal divisor is zero to a runtime that flushes subnormals.
-        bad = np.flatnonzero(scale < _SMALLEST_NORMAL)
-        if bad.size:
-            index = int(bad[0])
-            feature = f" ({self.features[index]!r})" if self.features else ""
+    def _checked_scalings(self, subject: str) -> tuple[Scaling, ...]:
+        if self.scalings and not (self.mean is None and self.scale is None):
             raise NetworkError(
                 subject,
-                expected=f"a scale of at least {_SMALLEST_NORMAL:.3g} for every feature",
-                got=f"{scale[index]:g} for feature {index}{feature}",
-                fix="use 1 for a feature that does not vary",
+                expected="a mean and scale of its own, or scalings",
+                got="both",
+                fix="make its own one of the scalings",
             )
+        return tuple(
+            Scaling(
+                each.name,
+                checked_vector(part, "mean", each.mean, self.size, self.features),
+                checked_vector(part, "scale", each.scale, self.size, self.features),
+            )
+            for each in self.scalings
+            for part in [f"scaling {each.name!r} of {subject}"]
+        )
+
+    @property
+    def scaled(self) -> "tuple[Input | Scaling, ...]":
+        """What layers can read: the input, scaled or not, then its further scalings."""
+        return (self, *self.scalings)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Input):
@@ -89,14 +89,12 @@ class Input:
         return hash(self._key())
 
     def _key(self) -> tuple[object, ...]:
-        return self.size, self.name, self.features, self.units
+        return self.size, self.name, self.features, self.units, self.scalings
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor: NumPy's pickles forget that an array is read-only.
-        return Input, (*self._key(), self.mean, self.scale)
-
-
-_METHOD = {"mean": "mean", "scale": "std"}
+        names = self.size, self.name, self.features, self.units
+        return Input, (*names, self.mean, self.scale, self.scalings)
 
 
 @dataclass(frozen=True)

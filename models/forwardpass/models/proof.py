@@ -56,8 +56,9 @@ def prove(model: bytes, network: "Network") -> Proof:
     to compare at all.
     """
     edges = edge_rows(network.input)
-    rows = np.vstack([typical_rows(network.input, _TYPICAL), *edges.values()])
-    labels = [*(f"typical row {index}" for index in range(_TYPICAL)), *edges]
+    typical = typical_rows(network.input, _TYPICAL)
+    rows = np.vstack([typical, *edges.values()])
+    labels = [*(f"typical row {index}" for index in range(len(typical))), *edges]
     values = propagate(network, rows)
     bounds = bounds_of(network, rows, values)
 
@@ -65,7 +66,7 @@ def prove(model: bytes, network: "Network") -> Proof:
     every = slice(None)
     errors = {}
     # Last the whole batch, whose errors are kept.
-    for chosen in (slice(0, 1), slice(_TYPICAL, _TYPICAL + 1), slice(-1, None), every):
+    for chosen in (slice(0, 1), slice(len(typical), len(typical) + 1), slice(-1, None), every):
         answers = graph.run(rows[chosen])
         for name, bound in bounds.items():
             compared = _Compared(name, values[name][chosen], bound[chosen], labels[chosen])
@@ -75,7 +76,7 @@ def prove(model: bytes, network: "Network") -> Proof:
         len(rows),
         MappingProxyType(
             {
-                name: _summary(name, errors[name], values[name], bound)
+                name: _summary(name, errors[name], values[name], bound, len(typical))
                 for name, bound in bounds.items()
             }
         ),
@@ -122,7 +123,9 @@ def _summary(
     error: NDArray[np.float64],
     expected: NDArray[np.float64],
     bound: NDArray[np.float64],
+    count: int,
 ) -> OutputProof:
+    """Return the figures of the first `count` rows, the typical ones."""
     sure = np.isfinite(bound)
     if not sure.any():
         raise ExportProofError(
@@ -131,7 +134,7 @@ def _summary(
             name,
         )
     typical = sure.copy()
-    typical[_TYPICAL:] = False
+    typical[count:] = False
     if typical.any():
         sure = typical
     largest, magnitude = float(error[sure].max()), float(np.abs(expected[sure]).max())

@@ -23,6 +23,7 @@ from forwardpass.models.activations import ACTIVATIONS, UNIT_ROUNDOFF
 from forwardpass.models.forward import as_rows, propagate
 from forwardpass.models.layers import Layer
 from forwardpass.models.ports import Input
+from forwardpass.models.scaling import Scaling
 
 if TYPE_CHECKING:
     from forwardpass.models.network import Network
@@ -54,8 +55,12 @@ def bounds_of(
     """Return `rounding_bound` for rows whose `propagate` is values."""
     # Infinities, and NaN where they meet, end as an infinite bound.
     with np.errstate(over="ignore", invalid="ignore"):
+        read = {
+            each.name: (values[graph_names.scaled(each.name)], _scaling_bound(each, rows))
+            for each in network.input.scalings
+        }
         scaled = values[graph_names.a(1)], _scaling_bound(network.input, rows)
-        read = {network.input.name: scaled}
+        read[network.input.name] = scaled
         bounds: dict[str, NDArray[np.float64]] = {}
         for number, layer in enumerate(network.layers, start=2):
             a = values[graph_names.a(number)]
@@ -82,7 +87,7 @@ def _gamma(n: int) -> float:
     return n * _U / (1 - n * _U)
 
 
-def _scaling_bound(source: Input, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+def _scaling_bound(source: Input | Scaling, rows: NDArray[np.float32]) -> NDArray[np.float64]:
     """Bound the error of (x - mean) / scale, rows as x itself."""
     value = rows.astype(np.float64)
     bound = np.zeros_like(value)

@@ -4,16 +4,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.models.ports import Input
+from forwardpass.models.scaling import Scaling
 
 _ONE_HOTS = 16
 """At most so many features are tried alone: a wide input would take longer than it tells."""
 
 
 def typical_rows(source: Input, count: int) -> NDArray[np.float32]:
-    """Return (count, s_1): the middle of the input's range, then random rows around it."""
+    """Return the middle of the input's range, then random rows around it: (count, s_1).
+
+    As many for each further scaling of the input.
+    """
     rng = np.random.default_rng(0)
     scaled = np.vstack([np.zeros(source.size), rng.standard_normal((count - 1, source.size))])
-    return _unscaled(source, scaled)
+    return np.vstack([_unscaled(each, scaled) for each in source.scaled])
 
 
 def edge_rows(source: Input) -> dict[str, NDArray[np.float32]]:
@@ -36,7 +40,7 @@ def edge_rows(source: Input) -> dict[str, NDArray[np.float32]]:
     return edges
 
 
-def _unscaled(source: Input, scaled: NDArray[np.float64]) -> NDArray[np.float32]:
+def _unscaled(source: Input | Scaling, scaled: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return x such that (x - mean) / scale is about `scaled`, kept within float32."""
     if source.scale is not None:
         scaled = source.scale * scaled
