@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 from forwardpass.models import (
+    ACTIVATIONS,
     Int8LossError,
     MissingLibraryError,
     Network,
@@ -85,14 +86,24 @@ def test_every_scale_is_a_constant_of_the_file(quantized):
             assert set(node.input[1:]) <= constants
 
 
-def test_onnxruntime_computes_every_layer_in_integers(quantized, tmp_path):
+@pytest.mark.parametrize("exposed", ["a", "z", "za"])
+@pytest.mark.parametrize("last", list(ACTIVATIONS))
+def test_onnxruntime_computes_every_layer_in_integers_whatever_is_shown(tmp_path, exposed, last):
+    network = expose(Network.chain([20, 16, 8, 3], ["relu", "tanh"], last), exposed)
+    quantized = quantize(network, ROWS)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 4
-    onnxruntime.InferenceSession(quantized.content, options)
+    session = onnxruntime.InferenceSession(quantized.content, options)
     nodes = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     assert nodes["QGemm"] == 3
     assert nodes["Gemm"] == nodes["FusedGemm"] == 0
+    # Integers add up to the same in any order: a row's bits are those that it gets alone.
+    together = session.run(None, {"x": ROWS[:16]})
+    for row in range(16):
+        alone = session.run(None, {"x": ROWS[row : row + 1]})
+        for one, all_rows in zip(alone, together, strict=True):
+            assert one.tobytes() == all_rows[row : row + 1].tobytes()
 
 
 def test_names_shapes_and_what_the_file_says_of_itself_stay(quantized):

@@ -48,7 +48,9 @@ def networks(draw: st.DrawFn, exponents: st.SearchStrategy[int] = EXPONENTS) -> 
         b = values(rng, (widths[name],), draw(exponents))
         layers.append(Layer(name, W, b, activation, sources))
         if name not in read or draw(st.booleans()):
-            outputs.append(Output(f"a of {name}", name, labels=[f"{i}" for i in range(len(b))]))
+            labels = [f"{i}" for i in range(len(b))]
+            thresholds = [0.5] if draw(st.booleans()) else ()
+            outputs.append(Output(f"a of {name}", name, labels=labels, thresholds=thresholds))
         if draw(st.booleans()):
             outputs.append(Output(f"z of {name}", name, "z", description="sums"))
     return Network(source, layers, outputs, "random", {"made by": "hypothesis"})

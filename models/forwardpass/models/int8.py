@@ -37,6 +37,8 @@ _HELD_OUT = 4
 _CHUNK = 256
 """Rows of a run: the calibration keeps every activation of it."""
 _SAMPLES = 4
+_ZERO = "int8/zero"
+"""No tensor of a Network has a slash in its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def _static(model: "ModelProto", source: str, rows: NDArray[np.float32]) -> "Mod
         raise MissingLibraryError("int8", "onnxruntime", extra="server") from error
 
     constants = {tensor.name for tensor in model.graph.initializer}
-    prepared = onnx.ModelProto.FromString(model.SerializeToString())
+    prepared = _without_relu(model)
     # What onnxruntime's own preparation would leave: without it there are warnings.
     prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     with tempfile.TemporaryDirectory() as folder:
@@ -150,6 +152,26 @@ def _static(model: "ModelProto", source: str, rows: NDArray[np.float32]) -> "Mod
         quantized = onnx.load(path)
     onnx.checker.check_model(quantized)
     return quantized
+
+
+def _without_relu(model: "ModelProto") -> "ModelProto":
+    """Return the model with max(0, z) in the place of every Relu.
+
+    onnxruntime makes a Relu part of the Gemm before it, or of the rounding after it, before it
+    looks for integer Gemms; what is left of one that is shown or ends a network is a float32
+    Gemm with weights that were integers: slow, and its bits depend on the number of rows.
+    """
+    from onnx import ModelProto, TensorProto
+
+    copy = ModelProto.FromString(model.SerializeToString())
+    rectifiers = [node for node in copy.graph.node if node.op_type == "Relu"]
+    for node in rectifiers:
+        node.op_type = "Max"
+        node.input.append(_ZERO)
+    if rectifiers:
+        zero = TensorProto(name=_ZERO, data_type=TensorProto.FLOAT, float_data=[0.0])
+        copy.graph.initializer.append(zero)
+    return copy
 
 
 class _Rows:
