@@ -41,7 +41,14 @@ def assemble(
     for step in steps:
         assembly.add(step)
     outputs = [
-        Output(head.name, *assembly.shown_by(head), head.labels, head.units, head.description)
+        Output(
+            head.name,
+            *assembly.shown_by(head),
+            labels=head.labels,
+            units=head.units,
+            description=head.description,
+            thresholds=head.thresholds,
+        )
         for head in heads
     ]
     return Network(assembly.scaled_input(), assembly.layers(), tuple(outputs), name, provenance)

@@ -42,9 +42,9 @@ def from_onnx(
 
     outputs chooses among the model's outputs, all if it is None; a mapping gives them names
     too, ours by theirs. What leads to none of them is left aside. Input, outputs and, as far
-    as they can be known, layers have the file's names, slashes replaced by dots; labels, units
-    and descriptions that the file has under the keys of `metadata` are kept. labels and units
-    are by output. The scaling that a given input brings comes before the model.
+    as they can be known, layers have the file's names, slashes replaced by dots; labels, units,
+    thresholds and descriptions that the file has under the keys of `metadata` are kept. labels
+    and units are by output. The scaling that a given input brings comes before the model.
 
     float32 weights keep their bits, unless something is folded into them; float16 and
     bfloat16 are float32 too. float64 that float32 does not have is refused unless
@@ -201,6 +201,7 @@ def _heads(
                 labels=tuple(labels.get(ours, shown.labels)),
                 units=tuple(units.get(ours, shown.units)),
                 description=shown.description,
+                thresholds=shown.thresholds,
             )
         )
     return heads

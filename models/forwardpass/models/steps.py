@@ -75,6 +75,7 @@ class Head:
     labels: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     description: str = ""
+    thresholds: tuple[float, ...] = ()
 
 
 def chain(source: str, operations: Iterable[tuple[str, Operation, str]]) -> list[Step]:
