@@ -64,6 +64,17 @@ def test_check_of_an_unknown_name_is_not_found(stub: Stub, name: str) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_list_tells_every_state(stub: Stub) -> None:
+    health: Any = health_pb2_grpc.HealthStub(stub.channel)
+    messages: Any = health_pb2
+    statuses = health.List(messages.HealthListRequest(), timeout=10).statuses
+    told = {name: reply.status for name, reply in statuses.items()}
+    assert told[""] == told["linear"] == SERVING
+    assert told["garbage"] == NOT_SERVING
+    for name, status in told.items():
+        assert check(stub, name) == status
+
+
 def test_watch_tells_the_state_first(stub: Stub) -> None:
     for name, status in {"": SERVING, "linear": SERVING, "garbage": NOT_SERVING}.items():
         assert told(watch(stub, name)) == status

@@ -5,11 +5,8 @@ from pathlib import Path
 from time import monotonic
 
 import grpc
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from forwardpass.proto import inference_pb2, timing
+from forwardpass.proto import timing
 from forwardpass.server.config import Config
 from forwardpass.server.errors import MessageTooLargeError, ServingError
 from forwardpass.server.gate import Gate
@@ -18,6 +15,7 @@ from forwardpass.server.service import SERVICE, Call, Service
 from forwardpass.server.transport.abort import abort
 from forwardpass.server.transport.health import SERVICE as HEALTH_SERVICE
 from forwardpass.server.transport.health import HealthTransport
+from forwardpass.server.transport.reflection import reflection_handlers
 from forwardpass.server.transport.streams import StreamTransport
 from forwardpass.server.transport.threads import CallThreads
 
@@ -63,7 +61,7 @@ class GrpcioServer:
         )
         self._health = HealthTransport(state)
         self._server.add_generic_rpc_handlers((self._health.handlers(),))
-        self._add_reflection()
+        self._server.add_generic_rpc_handlers(tuple(reflection_handlers((SERVICE, HEALTH_SERVICE))))
         self.port = self._bind(config)
         """The TCP port, picked where the configuration says 0."""
 
@@ -118,15 +116,6 @@ class GrpcioServer:
                 abort(context, error)
 
         return handle
-
-    def _add_reflection(self) -> None:
-        # Our messages are not in protobuf's default pool; reflection needs one pool for all.
-        pool = DescriptorPool()
-        for file in (inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
-            pool.AddSerializedFile(file.serialized_pb)
-        reflection.enable_server_reflection(
-            (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._server, pool=pool
-        )
 
     def _bind(self, config: Config) -> int:
         host = config.host.strip("[]")

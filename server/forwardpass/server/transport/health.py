@@ -1,4 +1,4 @@
-"""`grpc.health.v1` over grpcio: Check and Watch of the server and of each model.
+"""`grpc.health.v1` over grpcio: Check and Watch of the server and of each model, List of all.
 
 grpcio-health-checking brings the messages; its servicer is not used, since it sends while it
 holds a lock that a leaving watcher takes too, and then the server hangs (grpc/grpc#43403).
@@ -9,8 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread
+from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from forwardpass.server.health import Health
@@ -37,7 +39,7 @@ class HealthTransport:
         state.listen(self._on_change)
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """Return what a grpcio server needs to answer the two methods."""
+        """Return what a grpcio server needs to answer the methods."""
 
         def watch(request: HealthCheckRequest, context: grpc.ServicerContext, send: Send) -> None:
             self._watch(request, context, send)
@@ -45,13 +47,19 @@ class HealthTransport:
         # grpcio: the stream holds no thread; it is answered through the callback.
         watch.experimental_non_blocking = True  # type: ignore[attr-defined]
         read, write = HealthCheckRequest.FromString, HealthCheckResponse.SerializeToString
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                "Check": grpc.unary_unary_rpc_method_handler(self._check, read, write),
-                "Watch": grpc.unary_stream_rpc_method_handler(watch, read, write),
-            },
-        )
+        methods = {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check, read, write),
+            "Watch": grpc.unary_stream_rpc_method_handler(watch, read, write),
+        }
+        messages: Any = health_pb2
+        # Older versions of grpcio-health-checking have no such messages.
+        if hasattr(messages, "HealthListRequest"):
+            methods["List"] = grpc.unary_unary_rpc_method_handler(
+                lambda *_: messages.HealthListResponse(statuses=self._states()),
+                messages.HealthListRequest.FromString,
+                messages.HealthListResponse.SerializeToString,
+            )
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def stop(self) -> None:
         """Tell what there is to tell, then nothing more."""
@@ -67,6 +75,9 @@ class HealthTransport:
                 grpc.StatusCode.NOT_FOUND, f"nothing is known of {name[:100]!r}; '' is the server"
             )
         return self._response(name)
+
+    def _states(self) -> dict[str, HealthCheckResponse]:
+        return {name: self._response(name) for name in list(self._serving)}
 
     def _watch(
         self, request: HealthCheckRequest, context: grpc.ServicerContext, send: Send
