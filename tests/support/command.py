@@ -94,10 +94,11 @@ def serving(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> Iterator[Serving]:
     """Run `forwardpass serve` with these arguments while the block runs; kill it at the end.
 
-    log is where its stderr goes; None: nowhere.
+    log is where its stderr goes; None: nowhere. After the timeout it is killed all the same.
     """
     with (
         Path(log or os.devnull).open("w") as stderr,
@@ -110,7 +111,7 @@ def serving(
             text=True,
         ) as process,
     ):
-        too_long = threading.Timer(TIMEOUT_S, process.kill)
+        too_long = threading.Timer(timeout_s, process.kill)
         too_long.start()
         try:
             said = []
