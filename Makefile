@@ -1,4 +1,4 @@
-.PHONY: proto check test docs-images
+.PHONY: proto check test docs-images docs-clients
 
 PROTO = forwardpass/proto/inference.proto
 
@@ -11,6 +11,10 @@ proto:
 docs-images:
 	python docs/images/redraw.py
 	python -m forwardpass.models.zoo.train --plots-only --plots docs/images
+
+# The tables of what other clients get are committed; a conformance test compares them.
+docs-clients:
+	PYTHONPATH=tests python -m conformance.support_table
 
 test:
 	python -m pytest

@@ -1,18 +1,15 @@
-"""Environments of their own for packages that need other versions than ours."""
+"""What the conformance tests share: environments, and programs beside the test."""
 
-import hashlib
 import subprocess
-import sys
 import time
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conformance.environments import ROOT, python_with
 
-ROOT = Path(__file__).parents[2]
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = ROOT / "tests" / "conformance" / "programs"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,25 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def environment() -> Callable[..., Path]:
-    """Make a virtual environment with the packages given; return its Python.
-
-    Kept in `.cache/` under a name that changes with the packages, since installing is slow.
-    """
-
-    def make(*packages: str) -> Path:
-        key = hashlib.sha256("\n".join([sys.version, *packages]).encode()).hexdigest()[:16]
-        home = ROOT / ".cache" / "environments" / key
-        python = home / "bin" / "python"
-        complete = home / "complete"
-        if not complete.exists():
-            venv.create(home, with_pip=True, clear=True)
-            subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", *packages], check=True, cwd=ROOT
-            )
-            complete.touch()
-        return python
-
-    return make
+    """Make a virtual environment with the packages given; return its Python."""
+    return python_with
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from conformance.conftest import ROOT
+from conformance.environments import ROOT
 from docs.blocks import assert_printed, blocks
 from support.command import serving
 

@@ -1,4 +1,7 @@
-"""Other people's clients against our server: unmodified, in environments of their own."""
+"""Other people's clients beside ours in one process, and ours on its oldest versions.
+
+What each client gets from our server is in test_support_table.py.
+"""
 
 import subprocess
 import sys
@@ -7,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conformance.conftest import PROGRAMS, ROOT
+from conformance.conftest import PROGRAMS
+from conformance.environments import ROOT
 
 from forwardpass.models import forward, publish
 from forwardpass.models.zoo import ZOO
@@ -22,15 +26,6 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     repository = tmp_path_factory.mktemp("repository")
     publish(ZOO[MODEL].network(), repository)
     with Server(Config(models=repository, port=0)) as server:
-        yield f"127.0.0.1:{server.port}"
-
-
-@pytest.fixture
-def open_target(tmp_path: Path) -> Iterator[str]:
-    """A server whose operator allows callers all that there is to allow."""
-    publish(ZOO[MODEL].network(), tmp_path / "repository")
-    config = Config(models=tmp_path / "repository", port=0, model_control=True, shared_memory=True)
-    with Server(config) as server:
         yield f"127.0.0.1:{server.port}"
 
 
@@ -66,17 +61,6 @@ def test_an_unmodified_tritonclient_gets_our_numbers_beside_our_client_in_one_pr
     assert_close_to_reference(answers, "triton")
     for name in ZOO[MODEL].network().outputs:
         np.testing.assert_array_equal(answers[f"triton/{name.name}"], answers[f"ours/{name.name}"])
-
-
-def test_all_that_a_tritonclient_can_ask_is_answered_in_every_way_to_infer(
-    environment: Callable[..., Path], open_target: str, tmp_path: Path
-) -> None:
-    python = environment("tritonclient[grpc]", "-e", str(ROOT))
-    answers = answers_of(python, "triton_rpcs.py", open_target, tmp_path)
-    ways = {key.partition("/")[0] for key in answers}
-    assert {"sync", "gzip", "aio", "stream", "aio stream", "shared memory"} <= ways
-    for way in ways:
-        assert_close_to_reference(answers, way)
 
 
 def test_the_tritonclient_that_pins_an_old_grpcio_works_too(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conformance.conftest import ROOT
+from conformance.environments import ROOT
 
 # Keras' own, with NumPy 2.
 IGNORED = "ignore:__array__ implementation:DeprecationWarning"

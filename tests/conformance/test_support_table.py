@@ -1,0 +1,31 @@
+"""What other people's clients get from our server, and that docs/clients.md says the same."""
+
+import numpy as np
+import pytest
+from conformance.clients import CLIENTS, MODEL, found
+from conformance.support_table import committed, found_by_all, tables
+
+from forwardpass.models import forward
+from forwardpass.models.zoo import ZOO
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_all_that_a_client_asks_is_answered_as_it_expects(name: str) -> None:
+    faults = found(name).faults
+    assert not faults, "\n".join(f"{row}: {fault}" for row, fault in faults.items())
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_every_way_to_infer_gives_the_reference_numbers(name: str) -> None:
+    expected = forward(ZOO[MODEL].network(), ZOO[MODEL].held_out().x)
+    answers = found(name).answers
+    assert answers
+    for way, outputs in answers.items():
+        assert list(outputs) == list(expected), way
+        for output, reference in expected.items():
+            error = np.abs(np.array(outputs[output]) - reference).max()
+            assert error <= 2e-6 * np.abs(reference).max(), (way, output)
+
+
+def test_the_tables_of_the_documentation_say_what_was_found() -> None:
+    assert committed() == tables(found_by_all()), "make docs-clients writes what was found"
