@@ -352,13 +352,13 @@ def test_parsing_takes_memory_and_time_as_the_file_has_bytes(
     name: str, general: bool, tmp_path: Path
 ) -> None:
     path = HARMFUL[name](tmp_path)
-    before, start = resident_mib(), time.monotonic()
+    before, start = resident_mib(), time.process_time()
 
     with pytest.raises(GuardError):
         check_file(path, root=tmp_path, limits=Limits(general=general))
 
     assert resident_mib() - before < 30
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_small_file_of_empty_messages_is_parsed_within_20_mb(tmp_path: Path) -> None:
