@@ -433,7 +433,7 @@ client.close()
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, timeout=20, text=True
     )
-    assert "from which this one was forked; make a Client in each process" in done.stdout
+    assert "from which this one was forked; make a client in each process" in done.stdout
 
 
 def test_a_server_that_comes_back_is_used_again(server, client):

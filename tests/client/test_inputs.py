@@ -7,11 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from forwardpass.client._inputs import read_inputs, undeclared
+from forwardpass.client import _inputs
+from forwardpass.client._casting import cast
+from forwardpass.client._inputs import undeclared
 from forwardpass.proto.spec import TensorError, TensorSpec
 
 MATRIX = (TensorSpec("x", "FP32", (-1, 3)),)
 PAIR = (TensorSpec("a", "FP32", (-1, 3)), TensorSpec("b", "INT64", (-1,)))
+
+
+def read_inputs(specs, x, features=None):
+    """The arrays as they are sent, and whether they were a single row."""
+    given_ = _inputs.read_inputs(specs, x, features or {})
+    arrays_ = tuple(cast(spec, array) for spec, array in zip(specs, given_.arrays, strict=True))
+    return arrays_, given_.single_row
 
 
 def read(datatype, x, shape=(-1,)):
@@ -213,7 +222,7 @@ def test_inputs_by_other_names_are_refused(x, text):
 
 
 def test_a_model_without_inputs_takes_an_empty_dict():
-    assert read_inputs((), {}) == ([], False)
+    assert read_inputs((), {}) == ((), False)
 
 
 def test_undeclared_inputs_take_the_datatypes_and_shapes_of_the_arrays():

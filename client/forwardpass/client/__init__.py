@@ -1,5 +1,6 @@
 """Call the models of an Open Inference Protocol server with NumPy arrays."""
 
+from forwardpass.client._async_client import AsyncClient
 from forwardpass.client._client import Client
 from forwardpass.client._inputs import Inputs
 from forwardpass.client.errors import (
@@ -15,14 +16,17 @@ from forwardpass.client.errors import (
     ProtocolError,
     ServerError,
     ServerUnavailableError,
+    TooLargeError,
     UnauthenticatedError,
     UnimplementedError,
 )
 from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
+from forwardpass.client.retry import Retry
 from forwardpass.client.timing import Timing
 
 __all__ = [
+    "AsyncClient",
     "CallCancelledError",
     "Client",
     "ClientClosedError",
@@ -37,10 +41,12 @@ __all__ = [
     "PermissionDeniedError",
     "Prediction",
     "ProtocolError",
+    "Retry",
     "ServerError",
     "ServerSpec",
     "ServerUnavailableError",
     "Timing",
+    "TooLargeError",
     "UnauthenticatedError",
     "UnimplementedError",
 ]

@@ -1,21 +1,77 @@
-"""Where a client connects and how: target, TLS and channel options."""
+"""Where a client connects and how: target, secrets and the options of a gRPC channel."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 Options = Sequence[tuple[str, Any]]
-
-DEFAULT_OPTIONS: Options = (
-    # The server sets the limits: a second one here only adds a puzzle.
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-)
+Token = str | Callable[[], str]
+"""A bearer token, or what returns the one that is valid now."""
 
 
-def check_target(target: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Address:
+    """All that it takes to open a channel, of threads or of asyncio."""
+
+    target: str
+    credentials: grpc.ChannelCredentials | None
+    """None for plain text."""
+    options: Options
+    compression: grpc.Compression
+    metadata: tuple[tuple[str, str], ...]
+    """What no credentials carry, and so has to go with every call."""
+
+
+def address(
+    target: str,
+    *,
+    tls: bool,
+    ca_file: str | Path | None,
+    cert_file: str | Path | None,
+    key_file: str | Path | None,
+    token: Token | None,
+    plaintext_token: bool,
+    gzip: bool,
+    keepalive_s: float | None,
+    health_checks: bool,
+    options: Options,
+) -> Address:
+    """Check the arguments of a client against each other, and read its files.
+
+    Raises ValueError for arguments that contradict each other, OSError for a file that cannot
+    be read.
+    """
+    _check_target(target)
+    secrets = _credentials(tls=tls, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
+    metadata: tuple[tuple[str, str], ...] = ()
+    if token is not None and secrets is not None:
+        secrets = grpc.composite_channel_credentials(
+            secrets, grpc.metadata_call_credentials(_Bearer(token))
+        )
+    elif token is not None:
+        metadata = (("authorization", _plaintext_bearer(target, token, plaintext_token)),)
+    # Of two options of one name gRPC takes either, so there must be one.
+    ours = {
+        # The server sets the limits: a second one here only adds a puzzle.
+        "grpc.max_send_message_length": -1,
+        "grpc.max_receive_message_length": -1,
+        # A server that restarts is back within a second, and gRPC waits that long to look.
+        "grpc.initial_reconnect_backoff_ms": 100,
+        "grpc.max_reconnect_backoff_ms": 5_000,
+        "grpc.service_config": _service_config(health_checks=health_checks),
+    }
+    if keepalive_s is not None:
+        ours |= _keepalive(keepalive_s)
+    compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
+    return Address(target, secrets, tuple((ours | dict(options)).items()), compression, metadata)
+
+
+def _check_target(target: str) -> None:
     """Raise ValueError for a target that gRPC would take for something else."""
     if target.startswith(("http://", "https://")):
         scheme, _, rest = target.partition("://")
@@ -29,18 +85,35 @@ def check_target(target: str) -> None:
         )
 
 
-def credentials(
+def _service_config(*, health_checks: bool) -> str:
+    # gRPC's own choice is to send everything to the first address that answers. An address that
+    # fails is left out either way; health checks leave out those that say they are about to go.
+    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if health_checks:
+        config["healthCheckConfig"] = {"serviceName": ""}
+    return json.dumps(config)
+
+
+def _keepalive(keepalive_s: float) -> dict[str, int]:
+    if keepalive_s <= 0:
+        raise ValueError(f"keepalive_s: expected more than 0, or None for none, got {keepalive_s}")
+    return {
+        "grpc.keepalive_time_ms": round(keepalive_s * 1000),
+        "grpc.keepalive_timeout_ms": 10_000,
+        # Between calls, too: that is when a connection dies unnoticed.
+        "grpc.keepalive_permit_without_calls": 1,
+        "grpc.http2.max_pings_without_data": 0,
+    }
+
+
+def _credentials(
     *,
     tls: bool,
     ca_file: str | Path | None,
     cert_file: str | Path | None,
     key_file: str | Path | None,
 ) -> grpc.ChannelCredentials | None:
-    """Read the PEM files of a TLS connection; None for one in plain text.
-
-    Raises ValueError if files are given without tls or only one of the pair, and OSError if
-    one cannot be read.
-    """
+    """Read the PEM files of a TLS connection; None for one in plain text."""
     files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
     given = [name for name, file in files.items() if file is not None]
     if not tls:
@@ -58,6 +131,52 @@ def credentials(
         private_key=_read(key_file),
         certificate_chain=_read(cert_file),
     )
+
+
+class _Bearer(grpc.AuthMetadataPlugin):
+    """Adds the token to each call of a channel with TLS; gRPC asks from threads of its own."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    def __call__(
+        self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback
+    ) -> None:
+        del context
+        try:
+            token = self._token if isinstance(self._token, str) else self._token()
+        except Exception as error:
+            callback((), error)
+        else:
+            callback((("authorization", f"Bearer {token}"),), None)
+
+
+def _plaintext_bearer(target: str, token: Token, allowed: bool) -> str:
+    if not (allowed and _is_loopback(target)):
+        raise ValueError(
+            f"token: expected with tls=True, got plain text to {target!r}, where whoever listens "
+            "may read it; pass tls=True, or plaintext_token=True for a server on this machine"
+        )
+    if not isinstance(token, str):
+        raise ValueError("token: expected a text in plain text, got a function; pass tls=True")
+    return f"Bearer {token}"
+
+
+def _is_loopback(target: str) -> bool:
+    """Return whether what is sent to the target does not leave the machine."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    scheme, _, rest = target.partition(":")
+    addresses = rest if scheme in ("dns", "ipv4", "ipv6") else target
+    return all(_is_loopback_host(each) for each in addresses.lstrip("/").split(","))
+
+
+def _is_loopback_host(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _read(file: str | Path | None) -> bytes | None:

@@ -1,41 +1,26 @@
-"""The client: a channel and the metadata of the models that it was asked for."""
+"""The client of threads, over grpcio's channel."""
 
-import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from types import EllipsisType, TracebackType
-from typing import Self, TypeVar
+from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import Message
 
-from forwardpass.client._channel import DEFAULT_OPTIONS, Options, check_target, credentials
-from forwardpass.client._codec import ModelCodec, parse
-from forwardpass.client._inputs import Inputs
-from forwardpass.client.errors import (
-    ClientClosedError,
-    ClientError,
-    DeadlineExceededError,
-    InvalidInputError,
-    ModelNotFoundError,
-    ProtocolError,
-    from_rpc_error,
-)
-from forwardpass.client.model import ModelSpec, ServerSpec
-from forwardpass.client.prediction import Prediction
-from forwardpass.client.timing import Timing
-from forwardpass.proto import inference_pb2 as pb
+from forwardpass.client._calls import BlockingCalls, InFlight
+from forwardpass.client._channel import Options, Token, address
+from forwardpass.client._core import METHODS, Core
+from forwardpass.client._steps import Send
+from forwardpass.client.errors import CallCancelledError, from_rpc_error
+from forwardpass.client.retry import Retry
 
-_SERVICE = "/inference.GRPCInferenceService/"
+SERVICE = "/inference.GRPCInferenceService/"
 
-M = TypeVar("M", bound=Message)
-R = TypeVar("R")
+MAX_MESSAGE_BYTES = 4 * 2**20 - 2**16
+"""What a server of gRPC takes unless it was told otherwise, less room for all but the data."""
 
 
-class Client:
+class Client(BlockingCalls):
     """Calls the models of one Open Inference Protocol server.
 
         with Client("localhost:8001") as client:
@@ -53,241 +38,128 @@ class Client:
         ca_file: str | Path | None = None,
         cert_file: str | Path | None = None,
         key_file: str | Path | None = None,
+        token: Token | None = None,
+        plaintext_token: bool = False,
         timeout_s: float | None = 30.0,
+        retry: Retry | None = Retry(),  # noqa: B008  # frozen
+        max_message_bytes: int | None = MAX_MESSAGE_BYTES,
+        gzip: bool = False,
+        keepalive_s: float | None = None,
+        health_checks: bool = False,
+        interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = (),
         options: Options = (),
     ) -> None:
         """Prepare a client; it connects at the first call.
 
-        target: `HOST:PORT`, or any name that gRPC resolves (`unix:PATH`, `dns:///HOST:PORT`).
+        target: `HOST:PORT`, or any name that gRPC resolves (`unix:PATH`, `dns:///HOST:PORT`,
+            `ipv4:HOST:PORT,HOST:PORT`). Calls take turns between all addresses of the name.
         tls: encrypt, and check the server's certificate against the authorities in ca_file
             (PEM; None: the public ones). cert_file and key_file (PEM) are the client's own
             certificate, for a server that wants one.
+        token: sent with each call as `authorization: Bearer ...`; a function is asked for it
+            each time. Only with tls, or with plaintext_token to a server on this machine.
         timeout_s: deadline of a call, unless it brings its own; None waits for ever.
+        retry: when to call again; None for never.
+        max_message_bytes: `predict` cuts what is larger, where the server has proven that rows
+            do not depend on one another; None cuts nothing.
+        gzip: compress requests, and say that replies may be.
+        keepalive_s: ping the server so often; None for not at all. Servers close connections
+            that are pinged more often than they allow: those of gRPC, every 300 s.
+        health_checks: leave out addresses that say they are not serving (`grpc.health.v1`), as
+            a server does before it goes away; for targets of several addresses.
+        interceptors: gRPC's, around each call; they see messages as bytes.
         options: gRPC channel options, over ours.
 
         Raises ValueError for arguments that contradict each other, OSError for an unreadable
         file.
         """
-        check_target(target)
-        secrets = credentials(tls=tls, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
-        # Of two options of one name gRPC takes either, so there must be one.
-        options = tuple({**dict(DEFAULT_OPTIONS), **dict(options)}.items())
-        self.target = target
-        self._timeout_s = timeout_s
-        self._channel = (
-            grpc.insecure_channel(target, options)
-            if secrets is None
-            else grpc.secure_channel(target, secrets, options)
+        to = address(
+            target,
+            tls=tls,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            token=token,
+            plaintext_token=plaintext_token,
+            gzip=gzip,
+            keepalive_s=keepalive_s,
+            health_checks=health_checks,
+            options=options,
         )
+        self.target = target
+        self._fetching = Lock()
+        self._core = Core(
+            target,
+            self._fetching,
+            timeout_s=timeout_s,
+            retry=retry,
+            max_message_bytes=max_message_bytes,
+            metadata=to.metadata,
+        )
+        self._channel = (
+            grpc.insecure_channel(target, to.options, to.compression)
+            if to.credentials is None
+            else grpc.secure_channel(target, to.credentials, to.options, to.compression)
+        )
+        channel = grpc.intercept_channel(self._channel, *interceptors)
         # Bytes in, bytes out: the codec reads and writes the messages.
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {
-            name: self._channel.unary_unary(_SERVICE + name)
-            for name in (
-                "ServerLive",
-                "ServerReady",
-                "ModelReady",
-                "ServerMetadata",
-                "ModelMetadata",
-                "ModelInfer",
-            )
+            name: channel.unary_unary(SERVICE + name) for name in METHODS
         }
-        self._codecs: dict[tuple[str, str], ModelCodec] = {}
-        """By model and version as asked for; read without a lock, which costs calls nothing."""
-        self._fetching = Lock()
-        """Held while metadata are fetched, so that threads that meet a model fetch them once."""
-        self._closed = False
-        self._pid = os.getpid()
-
-    def predict(
-        self,
-        model: str,
-        x: Inputs,
-        *,
-        version: str = "",
-        outputs: Sequence[str] | None = None,
-        timeout_s: float | EllipsisType | None = ...,
-        timing: bool = False,
-    ) -> Prediction:
-        """Return the model's outputs for x, by name.
-
-        x: an array (or nested lists, a DataFrame, whatever NumPy takes) of shape (rows, ...)
-            for a model with one input, or a dict of them by input name. Cast to the model's
-            dtypes where nothing but precision is lost. A single row may come without its row
-            axis, as (n,) for [-1, n]; the outputs then come without theirs.
-        version: empty for the server's choice, commonly the latest.
-        outputs: names to compute, in that order; None for all, in the model's order.
-        timeout_s: deadline of the whole, metadata included; `...` is the client's own.
-        timing: measure where the time goes, and ask the server for its part; for a look
-            rather than for every call, as it costs both sides some.
-
-        Raises InvalidInputError, before anything is sent, if x does not fit the model.
-        """
-        infer = self._infer_timed if timing else self._infer
-        deadline = self._deadline(timeout_s)
-        known = self._codecs.get((model, version))
-        codec = self._codec(model, version, deadline) if known is None else known
-        try:
-            return infer(codec, x, outputs, deadline)
-        except (InvalidInputError, ModelNotFoundError, ProtocolError):
-            # Another version may be served since its metadata were fetched: then what did
-            # not fit, here or there, may fit now.
-            fresh = None if known is None else self._refetch(known, deadline)
-            if fresh is None:
-                raise
-        return infer(fresh, x, outputs, deadline)
-
-    def live(self) -> bool:
-        """Return whether the server says that it runs; raises if it cannot be asked."""
-        request = pb.ServerLiveRequest()
-        return self._ask("ServerLive", request, pb.ServerLiveResponse, self._deadline()).live
-
-    def ready(self) -> bool:
-        """Return whether the server says that it takes predictions; raises if unreachable."""
-        request = pb.ServerReadyRequest()
-        return self._ask("ServerReady", request, pb.ServerReadyResponse, self._deadline()).ready
-
-    def model_ready(self, model: str, version: str = "") -> bool:
-        """Return whether the model takes predictions; False too for one that is not there."""
-        request = pb.ModelReadyRequest(name=model, version=version)
-        deadline = self._deadline()
-        try:
-            reply = self._ask("ModelReady", request, pb.ModelReadyResponse, deadline, model)
-        except ModelNotFoundError:
-            # Servers differ: some answer ready=false, some NOT_FOUND.
-            return False
-        return reply.ready
-
-    def metadata(self, model: str, version: str = "") -> ModelSpec:
-        """Return the model's inputs, outputs and properties; fetched once and kept."""
-        return self._codec(model, version, self._deadline()).spec
-
-    def server_metadata(self) -> ServerSpec:
-        """Return the server's name, version and extensions."""
-        request = pb.ServerMetadataRequest()
-        reply = self._ask("ServerMetadata", request, pb.ServerMetadataResponse, self._deadline())
-        return ServerSpec.from_message(reply)
 
     def close(self) -> None:
         """Close the connection; calls in flight end with CallCancelledError."""
-        self._closed = True
+        self._core.closed = True
         self._channel.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<Client of {self.target}{' (closed)' if self._closed else ''}>"
-
-    def _infer(
-        self, codec: ModelCodec, x: Inputs, outputs: Sequence[str] | None, deadline: float | None
-    ) -> Prediction:
-        request = codec.encode(x, outputs)
-        reply = self._call(self._methods["ModelInfer"], request.data, deadline, codec.model)
-        return codec.decode(reply, request)
-
-    def _infer_timed(
-        self, codec: ModelCodec, x: Inputs, outputs: Sequence[str] | None, deadline: float | None
-    ) -> Prediction:
-        start = time.perf_counter_ns()
-        request = codec.encode(x, outputs, timing=True)
-        sent = time.perf_counter_ns()
-        send = self._methods["ModelInfer"].with_call
-        reply, call = self._call(send, request.data, deadline, codec.model)
-        received = time.perf_counter_ns()
-        prediction = codec.decode(reply, request)
-        client_ns = time.perf_counter_ns() - received + sent - start
+    def _send(self, send: Send) -> Any:
+        method = self._methods[send.method]
         try:
-            timing = Timing.of(
-                client_ns=client_ns, call_ns=received - sent, trailers=call.trailing_metadata()
-            )
-        except ValueError as error:
-            raise ProtocolError(str(error), target=self.target, model=codec.model) from error
-        return replace(prediction, timing=timing)
-
-    def _codec(
-        self, model: str, version: str, deadline: float | None, stale: ModelCodec | None = None
-    ) -> ModelCodec:
-        """Return the model's codec, made from metadata newer than those of the stale one."""
-        self._check_usable()
-        if not self._fetching.acquire(timeout=-1 if deadline is None else _remaining(deadline)):
-            raise DeadlineExceededError(
-                "no metadata yet; pass a longer timeout_s",
-                code=grpc.StatusCode.DEADLINE_EXCEEDED,
-                target=self.target,
-                model=model,
-            )
-        try:
-            codec = self._codecs.get((model, version))
-            if codec is None or codec is stale:
-                request = pb.ModelMetadataRequest(name=model, version=version)
-                reply = self._ask(
-                    "ModelMetadata", request, pb.ModelMetadataResponse, deadline, model
+            if send.trailers:
+                reply, call = method.with_call(
+                    send.data, timeout=send.timeout_s, metadata=send.metadata
                 )
-                codec = ModelCodec(ModelSpec.from_message(reply), model, version, self.target)
-                self._codecs[model, version] = codec
-            return codec
-        finally:
-            self._fetching.release()
-
-    def _refetch(self, known: ModelCodec, deadline: float | None) -> ModelCodec | None:
-        """Return a codec with new metadata; None if they are what was known."""
-        try:
-            fresh = self._codec(known.model, known.version, deadline, stale=known)
-        except ClientError:
-            # What went wrong before tells the caller more.
-            return None
-        return None if fresh.spec == known.spec else fresh
-
-    def _ask(
-        self,
-        method: str,
-        request: Message,
-        reply: type[M],
-        deadline: float | None,
-        model: str = "",
-    ) -> M:
-        send = self._methods[method]
-        data = self._call(send, request.SerializeToString(), deadline, model)
-        return parse(reply, data, target=self.target, model=model)
-
-    def _call(
-        self, send: Callable[..., R], request: bytes, deadline: float | None, model: str
-    ) -> R:
-        self._check_usable()
-        timeout = None if deadline is None else _remaining(deadline)
-        try:
-            return send(request, timeout=timeout)
+                return reply, call.trailing_metadata()
+            return method(send.data, timeout=send.timeout_s, metadata=send.metadata)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self.target, model=model) from error
+            raise from_rpc_error(error, target=self.target, model=send.model) from error
         except ValueError as error:
-            # grpc's answer if another thread closed the channel a moment ago.
-            self._check_usable(error)
-            raise
+            self._refuse(error)
 
-    def _check_usable(self, cause: Exception | None = None) -> None:
-        if self._closed:
-            raise ClientClosedError("this client was closed", target=self.target) from cause
-        if self._pid != os.getpid():
-            # gRPC's threads did not come along: a call would wait for ever.
-            raise ClientClosedError(
-                f"this client belongs to process {self._pid}, from which this one was forked; "
-                "make a Client in each process",
-                target=self.target,
-            )
+    def _begin(self, send: Send) -> InFlight:
+        method = self._methods[send.method]
+        try:
+            future = method.future(send.data, timeout=send.timeout_s, metadata=send.metadata)
+        except ValueError as error:
+            self._refuse(error)
+        return _Future(future, self.target, send.model)
 
-    def _deadline(self, timeout_s: float | EllipsisType | None = ...) -> float | None:
-        if isinstance(timeout_s, EllipsisType):
-            timeout_s = self._timeout_s
-        return None if timeout_s is None else time.monotonic() + timeout_s
+    def _refuse(self, error: ValueError) -> NoReturn:
+        # grpc's answer if another thread closed the channel a moment ago.
+        self._core.check_usable(error)
+        raise error
 
 
-def _remaining(deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic())
+class _Future:
+    """A call of grpcio in flight, whose errors are ours."""
+
+    def __init__(self, future: Any, target: str, model: str) -> None:
+        self._future = future
+        self._target = target
+        self._model = model
+        self.done = future.done
+        self.cancel = future.cancel
+
+    def result(self) -> bytes:
+        try:
+            reply: bytes = self._future.result()
+        except grpc.FutureCancelledError as error:
+            raise CallCancelledError(
+                "the call was cancelled",
+                code=grpc.StatusCode.CANCELLED,
+                target=self._target,
+                model=self._model,
+            ) from error
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, target=self._target, model=self._model) from error
+        return reply

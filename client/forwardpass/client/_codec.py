@@ -1,6 +1,6 @@
 """Calls to bytes and replies to values: all that a client does besides its socket.
 
-Sync and async clients share this module; nothing here waits or knows where bytes go.
+All clients share this module; nothing here waits or knows where bytes go.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
-from forwardpass.client._inputs import Inputs, read_inputs, undeclared
+from forwardpass.client._casting import cast
+from forwardpass.client._columns import feature_names, output_columns
+from forwardpass.client._inputs import Given, Inputs, read_inputs, undeclared
 from forwardpass.client._layout import Layout, bytes_field
 from forwardpass.client._outputs import drop_row_axes, read_outputs, select
 from forwardpass.client.errors import InvalidInputError, ProtocolError
@@ -19,7 +21,6 @@ from forwardpass.client.model import ModelSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.proto.datatypes import DATATYPES
 from forwardpass.proto.inference_pb2 import ModelInferRequest, ModelInferResponse
-from forwardpass.proto.metadata import OUTPUTS, ColumnNames, MetadataError, load_columns
 from forwardpass.proto.spec import TensorError, TensorSpec, check_name, check_shape, quote
 from forwardpass.proto.tensors import encode_raw
 from forwardpass.proto.timing import PARAMETER
@@ -72,31 +73,48 @@ class ModelCodec:
         self.version = version
         self._target = target
         self._outputs = {output.name: output for output in spec.outputs}
-        self._columns = _output_columns(spec)
+        self._features = feature_names(spec)
+        self._columns = output_columns(spec)
         self._layouts: dict[int, Layout] = {}
         """The last one seen of each length."""
 
-    def encode(
-        self, x: Inputs, outputs: Sequence[str] | None = None, *, timing: bool = False
-    ) -> Request:
-        """Write the request; arguments as in `Client.predict`.
+    def read(self, x: Inputs) -> Given:
+        """Return the arrays of x for the model's inputs.
 
-        Raises InvalidInputError if x or outputs do not fit the model.
+        Raises InvalidInputError if x is not of a kind that fits the model.
         """
         try:
-            wanted = () if outputs is None else self._check_outputs(outputs)
             specs = self.spec.inputs or undeclared(x)
-            arrays, single_row = read_inputs(specs, x)
+            return read_inputs(specs, x, self._features)
+        except TensorError as error:
+            raise self._refusal(error) from error
+
+    def write(
+        self,
+        given: Given,
+        outputs: Sequence[str] | None = None,
+        *,
+        version: str = "",
+        timing: bool = False,
+    ) -> Request:
+        """Write the request for what `read` returned, or rows of it.
+
+        version: in place of the one that the caller asks for; empty for that one.
+
+        Raises InvalidInputError if the arrays or outputs do not fit the model.
+        """
+        specs = given.specs
+        try:
+            wanted = () if outputs is None else self._check_outputs(outputs)
+            arrays = [cast(spec, array) for spec, array in zip(specs, given.arrays, strict=True)]
             shapes = tuple(array.shape for array in arrays)
-            parts = [_head(self.model, self.version, specs, shapes, wanted, timing)]
+            parts = [_head(self.model, version or self.version, specs, shapes, wanted, timing)]
             for spec, array in zip(specs, arrays, strict=True):
                 raw = encode_raw(array, spec.datatype)
                 parts += _before_raw(len(raw)), raw
         except (TensorError, UnicodeEncodeError) as error:
-            raise InvalidInputError(
-                f"model {self.model!r}, {error}", target=self._target, model=self.model
-            ) from error
-        return Request(b"".join(parts), wanted, single_row)
+            raise self._refusal(error) from error
+        return Request(b"".join(parts), wanted, given.single_row)
 
     def decode(self, reply: bytes, request: Request) -> Prediction:
         """Read the reply to a request: the outputs asked for, else all, in the model's order.
@@ -123,6 +141,11 @@ class ModelCodec:
             raise ProtocolError(str(error), target=self._target, model=self.model) from error
         return Prediction(outputs, *answered, columns=self._columns)
 
+    def _refusal(self, error: ValueError) -> InvalidInputError:
+        return InvalidInputError(
+            f"model {self.model!r}, {error}", target=self._target, model=self.model
+        )
+
     def _keep_layout(
         self, reply: bytes, message: ModelInferResponse, arrays: Mapping[str, NDArray[Any]]
     ) -> None:
@@ -146,14 +169,6 @@ class ModelCodec:
             seen = outputs[:position]
             check_name(f"output {quote(name)}", name, names, seen, once="ask for every output once")
         return tuple(outputs)
-
-
-def _output_columns(spec: ModelSpec) -> dict[str, ColumnNames]:
-    try:
-        return load_columns(OUTPUTS, spec.properties.get(OUTPUTS, "{}"))
-    except MetadataError:
-        # They name columns, no more: a server's strange properties are no reason to fail calls.
-        return {}
 
 
 @lru_cache(maxsize=1024)

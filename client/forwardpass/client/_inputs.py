@@ -1,12 +1,13 @@
-"""What a caller gives -> the arrays of the model's inputs, by name and with a row axis."""
+"""What a caller gives -> the arrays of the model's inputs, in order and with a row axis."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.client._casting import as_array, cast
+from forwardpass.client._casting import as_array
+from forwardpass.client._features import is_named, rows_by_feature
 from forwardpass.proto.datatypes import DATATYPES, datatype_of
 from forwardpass.proto.spec import (
     TensorError,
@@ -17,34 +18,48 @@ from forwardpass.proto.spec import (
     quote,
 )
 
-Inputs = ArrayLike | Mapping[str, ArrayLike]
-"""An array for a model with one input, or the arrays of its inputs by name."""
+Inputs = ArrayLike | Mapping[str, Any]
+"""An array or DataFrame for a model with one input, a dict of its features by name, or a dict of
+such values by input name."""
+
+Features = Mapping[str, Sequence[str]]
+"""Feature names by input name, of the inputs whose features have names."""
 
 
-def read_inputs(specs: Sequence[TensorSpec], x: Inputs) -> tuple[list[NDArray[Any]], bool]:
-    """Return an array for each spec, in order and cast, and whether x was a single row.
+class Given(NamedTuple):
+    """What a caller gave, for each input in order; not cast yet."""
+
+    specs: tuple[TensorSpec, ...]
+    arrays: tuple[NDArray[Any], ...]
+    single_row: bool
+    """Rows came without their row axis, and got one of length 1."""
+
+
+def read_inputs(specs: Sequence[TensorSpec], x: Inputs, features: Features) -> Given:
+    """Return an array for each spec, in order.
 
     A single row, one axis short of [-1, ...] or [1, ...], gets a row axis of length 1.
-    Shapes are not checked otherwise.
+    Shapes and dtypes are not checked otherwise.
 
-    Raises TensorError if inputs are missing or unknown, one cannot be cast without loss, or
-    some are single rows and some are not.
+    Raises TensorError if inputs or features are missing or unknown, one is no array, or some
+    are single rows and some are not.
     """
-    given = _by_name(specs, x)
-    arrays = [cast(spec, as_array(spec.name, given[spec.name], spec.datatype)) for spec in specs]
+    given = _by_name(specs, x, features)
+    arrays = tuple(_read_input(spec, given[spec.name], features) for spec in specs)
     without_row_axis = [
         spec
         for spec, array in zip(specs, arrays, strict=True)
         if array.ndim == len(spec.shape) - 1 and _has_row_axis(spec)
     ]
     if not without_row_axis:
-        return arrays, False
+        return Given(tuple(specs), arrays, single_row=False)
     if len(without_row_axis) != sum(map(_has_row_axis, specs)):
         _refuse_mixture(specs, arrays)
-    return [
+    with_row_axis = tuple(
         array[np.newaxis] if _has_row_axis(spec) else array
         for spec, array in zip(specs, arrays, strict=True)
-    ], True
+    )
+    return Given(tuple(specs), with_row_axis, single_row=True)
 
 
 def undeclared(x: Inputs) -> tuple[TensorSpec, ...]:
@@ -75,21 +90,40 @@ def _spec_of(name: str, array: NDArray[Any]) -> TensorSpec:
     return TensorSpec(name, datatype, array.shape)
 
 
-def _by_name(specs: Sequence[TensorSpec], x: Inputs) -> Mapping[str, ArrayLike]:
+def _by_name(specs: Sequence[TensorSpec], x: Inputs, features: Features) -> Mapping[str, Any]:
+    """Return what was given for each input: x itself for the only one, unless x names it."""
+    names = [spec.name for spec in specs]
     if not isinstance(x, Mapping):
         if len(specs) == 1:
-            return {specs[0].name: x}
+            return {names[0]: x}
         raise TensorError(
             "x",
             expected=f"a dict of arrays for {len(specs)} inputs: {', '.join(map(str, specs))}",
             got=f"one {type(x).__name__}",
             fix="send {name: array} with every input",
         )
-    names = [spec.name for spec in specs]
+    if len(specs) == 1 and names[0] in features and names[0] not in x:
+        return {names[0]: x}
     for name in x:
         check_name(f"input {quote(name)}", name, names, (), once="")
     check_complete(names, x)
     return x
+
+
+def _read_input(spec: TensorSpec, value: Any, features: Features) -> NDArray[Any]:
+    if type(value) is np.ndarray:
+        return value
+    if is_named(value):
+        if spec.name in features:
+            return rows_by_feature(spec, features[spec.name], value)
+        if isinstance(value, Mapping):
+            raise TensorError(
+                f"input {spec.name!r}",
+                expected="an array, as the model's file has no names for its columns",
+                got="a dict",
+                fix="send the columns in the model's order, as an array",
+            )
+    return as_array(spec.name, value, spec.datatype)
 
 
 def _has_row_axis(spec: TensorSpec) -> bool:

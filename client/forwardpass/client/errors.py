@@ -3,6 +3,8 @@
 `ERRORS` maps the status codes of gRPC to them; `from_rpc_error` is the one place that does it.
 """
 
+import re
+
 import grpc
 
 
@@ -46,7 +48,11 @@ class ServerUnavailableError(ClientError, ConnectionError):
 
 
 class OverloadedError(ClientError):
-    """The server's queue is full or the message is above its limit; the details say which."""
+    """The server has more to do than it takes: worth a retry, later."""
+
+
+class TooLargeError(OverloadedError):
+    """The call is above a limit, the server's or that of a channel option: send fewer rows."""
 
 
 class PermissionDeniedError(ClientError):
@@ -62,7 +68,7 @@ class UnimplementedError(ClientError):
 
 
 class CallCancelledError(ClientError):
-    """The call was cancelled, as by `close` in another thread."""
+    """The call was cancelled, as by `close` in another thread or task."""
 
 
 class ServerError(ClientError):
@@ -74,7 +80,7 @@ class ProtocolError(ClientError):
 
 
 class ClientClosedError(ClientError):
-    """The client was closed, or belongs to the process that this one was forked from."""
+    """The client was closed, or belongs to another process or event loop."""
 
 
 ERRORS: dict[grpc.StatusCode, type[ClientError]] = {
@@ -99,11 +105,20 @@ ERRORS: dict[grpc.StatusCode, type[ClientError]] = {
 }
 """The one table from status code to cause."""
 
+_CONNECT = "check that the server runs there, and that both use TLS or neither"
+
 _FIXES: dict[str, str] = {
     "Deadline Exceeded": "pass a longer timeout_s, or send fewer rows a call",
-    "failed to connect": "check that the server runs there, and that both use TLS or neither",
+    "failed to connect": _CONNECT,
+    "connections to all backends failing": _CONNECT,
 }
 """What to do about texts of gRPC itself, which do not say: by how they begin."""
+
+_TOO_LARGE = re.compile(r"larger than max|above the server's limit|exceeds maximum size")
+"""How our server, and gRPC's own libraries, say that a call is too large, not too many.
+
+The status code is the same, and only the one is worth a retry.
+"""
 
 
 def from_rpc_error(error: grpc.RpcError, *, target: str, model: str = "") -> ClientError:
@@ -113,4 +128,7 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, model: str = "") -> Cli
     for beginning, fix in _FIXES.items():
         if details.startswith(beginning):
             details = f"{details}; {fix}"
-    return ERRORS[code](details, code=code, target=target, model=model)
+    cause = ERRORS[code]
+    if cause is OverloadedError and _TOO_LARGE.search(details):
+        cause = TooLargeError
+    return cause(details, code=code, target=target, model=model)

@@ -1,0 +1,272 @@
+"""The client of asyncio, over grpcio's asyncio channel."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from types import EllipsisType, TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from forwardpass.client._calls import STREAM_IN_FLIGHT
+from forwardpass.client._channel import Options, Token, address
+from forwardpass.client._client import MAX_MESSAGE_BYTES, SERVICE
+from forwardpass.client._core import METHODS, Core, Wanted
+from forwardpass.client._inputs import Inputs
+from forwardpass.client._progress import Report
+from forwardpass.client._steps import Acquire, Conversation, Send, Sleep, Step, Steps, Window
+from forwardpass.client.errors import (
+    CallCancelledError,
+    ClientClosedError,
+    ClientError,
+    from_rpc_error,
+)
+from forwardpass.client.model import ModelSpec, ServerSpec
+from forwardpass.client.prediction import Prediction
+from forwardpass.client.retry import Retry
+
+R = TypeVar("R")
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same arguments, methods and errors, with `await`.
+
+        async with AsyncClient("localhost:8001") as client:
+            prediction = await client.predict("breast_cancer", x)  # x: (rows, 30)
+
+    Make one an event loop and keep it: any number of tasks may call at once, and share one
+    connection. It belongs to the loop of its first call.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: bool = False,
+        ca_file: str | Path | None = None,
+        cert_file: str | Path | None = None,
+        key_file: str | Path | None = None,
+        token: Token | None = None,
+        plaintext_token: bool = False,
+        timeout_s: float | None = 30.0,
+        retry: Retry | None = Retry(),  # noqa: B008  # frozen
+        max_message_bytes: int | None = MAX_MESSAGE_BYTES,
+        gzip: bool = False,
+        keepalive_s: float | None = None,
+        health_checks: bool = False,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+        options: Options = (),
+    ) -> None:
+        """Prepare a client; it connects at the first call. Arguments as of `Client`."""
+        self.target = target
+        self._address = address(
+            target,
+            tls=tls,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            token=token,
+            plaintext_token=plaintext_token,
+            gzip=gzip,
+            keepalive_s=keepalive_s,
+            health_checks=health_checks,
+            options=options,
+        )
+        self._fetching = asyncio.Lock()
+        self._core = Core(
+            target,
+            self._fetching,
+            timeout_s=timeout_s,
+            retry=retry,
+            max_message_bytes=max_message_bytes,
+            metadata=self._address.metadata,
+        )
+        self._interceptors = interceptors
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    async def predict(
+        self,
+        model: str,
+        x: Inputs,
+        *,
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | EllipsisType | None = ...,
+        timing: bool = False,
+        rows_per_call: int | None = None,
+        progress: bool | Report = False,
+    ) -> Prediction:
+        """Return the model's outputs for x, by name; as `Client.predict`."""
+        wanted = Wanted(outputs, timing, rows_per_call, progress)
+        return await self._run(self._core.predict(model, x, version, timeout_s, wanted))
+
+    def predict_stream(
+        self,
+        model: str,
+        xs: Iterable[Inputs] | AsyncIterable[Inputs],
+        *,
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | EllipsisType | None = ...,
+        in_flight: int = STREAM_IN_FLIGHT,
+    ) -> AsyncGenerator[Prediction, None]:
+        """Yield the prediction for each x, in order; as `Client.predict_stream`.
+
+        Close it (`contextlib.aclosing`) if you leave it early, to cancel what is in flight there
+        and then.
+        """
+        if in_flight < 1:
+            raise ValueError(f"in_flight: expected at least 1, got {in_flight}")
+        wanted = Wanted(outputs)
+
+        async def conversations() -> AsyncIterator[Steps[Prediction]]:
+            async for x in _each(xs):
+                yield self._core.predict(model, x, version, timeout_s, wanted)
+
+        return self._window(conversations(), in_flight)
+
+    async def live(self) -> bool:
+        """Return whether the server says that it runs; raises if it cannot be asked."""
+        return await self._run(self._core.live())
+
+    async def ready(self) -> bool:
+        """Return whether the server says that it takes predictions; raises if unreachable."""
+        return await self._run(self._core.ready())
+
+    async def model_ready(self, model: str, version: str = "") -> bool:
+        """Return whether the model takes predictions; False too for one that is not there."""
+        return await self._run(self._core.model_ready(model, version))
+
+    async def metadata(self, model: str, version: str = "") -> ModelSpec:
+        """Return the model's inputs, outputs and properties; fetched once and kept."""
+        return await self._run(self._core.metadata(model, version))
+
+    async def server_metadata(self) -> ServerSpec:
+        """Return the server's name, version and extensions."""
+        return await self._run(self._core.server_metadata())
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight end with CallCancelledError."""
+        self._core.closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient of {self.target}{' (closed)' if self._core.closed else ''}>"
+
+    async def _run(self, steps: Steps[R]) -> R:
+        conversation = Conversation(steps)
+        try:
+            while (step := conversation.step) is not None:
+                try:
+                    result = (
+                        await self._send(step) if type(step) is Send else await self._perform(step)
+                    )
+                except ClientError as error:
+                    conversation.fail(error)
+                else:
+                    conversation.answer(result)
+            return conversation.result()
+        finally:
+            conversation.close()
+
+    async def _perform(self, step: Step) -> object:
+        match step:
+            case Acquire(timeout_s):
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        return await self._fetching.acquire()
+                except TimeoutError:
+                    return False
+            case Window(conversations, in_flight, receive):
+                async with aclosing(self._window(_each(conversations), in_flight)) as window:
+                    async for prediction in window:
+                        receive(prediction)
+            case Sleep(seconds):
+                await asyncio.sleep(seconds)
+        return None
+
+    async def _window(
+        self, conversations: AsyncIterator[Steps[Prediction]], in_flight: int
+    ) -> AsyncGenerator[Prediction, None]:
+        begun: deque[asyncio.Task[Prediction]] = deque()
+        try:
+            async for steps in conversations:
+                begun.append(asyncio.create_task(self._run(steps)))
+                while len(begun) == in_flight or (begun and begun[0].done()):
+                    yield await begun.popleft()
+            while begun:
+                yield await begun.popleft()
+        finally:
+            for task in begun:
+                task.cancel()
+            await asyncio.gather(*begun, return_exceptions=True)
+
+    async def _send(self, send: Send) -> Any:
+        method = self._method(send.method)
+        try:
+            call = method(send.data, timeout=send.timeout_s, metadata=send.metadata)
+            reply = await call
+            return (reply, await call.trailing_metadata()) if send.trailers else reply
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, target=self.target, model=send.model) from error
+        except grpc.aio.UsageError as error:
+            # grpc's answer if another task closed the channel a moment ago.
+            self._core.check_usable(error)
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self._core.closed and not (task is not None and task.cancelling()):
+                raise CallCancelledError(
+                    "the client was closed",
+                    code=grpc.StatusCode.CANCELLED,
+                    target=self.target,
+                    model=send.model,
+                ) from error
+            raise
+
+    def _method(self, name: str) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
+        """Return a method of the channel, which is opened in the event loop that calls first."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            to, interceptors = self._address, list(self._interceptors)
+            self._channel = (
+                grpc.aio.insecure_channel(to.target, to.options, to.compression, interceptors)
+                if to.credentials is None
+                else grpc.aio.secure_channel(
+                    to.target, to.credentials, to.options, to.compression, interceptors
+                )
+            )
+            self._methods = {name: self._channel.unary_unary(SERVICE + name) for name in METHODS}
+        elif self._loop is not loop:
+            raise ClientClosedError(
+                "this client belongs to the event loop of its first call; make one in each loop",
+                target=self.target,
+            )
+        return self._methods[name]
+
+
+async def _each(xs: Iterable[R] | AsyncIterable[R]) -> AsyncIterator[R]:
+    if isinstance(xs, AsyncIterable):
+        async for x in xs:
+            yield x
+    else:
+        for x in xs:
+            yield x

@@ -1,0 +1,321 @@
+"""What a client does, whatever waits and wherever the bytes go: all clients share this.
+
+Its methods are conversations (`_steps`): they keep the models' metadata, check and write calls,
+read replies, try again, cut and join. Nothing here blocks, awaits or opens a socket.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import EllipsisType
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from forwardpass.client._codec import ModelCodec, parse
+from forwardpass.client._inputs import Given, Inputs
+from forwardpass.client._pieces import Joined, cut, has_rows, pieces, rows_in, rows_that_fit
+from forwardpass.client._progress import Report, reporting
+from forwardpass.client._steps import INFER, Acquire, Metadata, Send, Sleep, Steps, Window
+from forwardpass.client._tracing import trace_metadata
+from forwardpass.client.errors import (
+    ClientClosedError,
+    ClientError,
+    DeadlineExceededError,
+    InvalidInputError,
+    ModelNotFoundError,
+    ProtocolError,
+)
+from forwardpass.client.model import ModelSpec, ServerSpec
+from forwardpass.client.prediction import Prediction
+from forwardpass.client.retry import Retrier, Retry
+from forwardpass.client.timing import Timing
+from forwardpass.proto import inference_pb2 as pb
+from forwardpass.proto.spec import TensorError
+
+METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", INFER)
+"""The methods that a client calls."""
+
+PIECES_IN_FLIGHT = 4
+"""Enough for client, network and server to work at once; more only takes memory."""
+
+M = TypeVar("M", bound=Message)
+
+
+class Lock(Protocol):
+    """A lock that was acquired, of threads or of tasks."""
+
+    def release(self) -> None:
+        """Let the next one have it."""
+
+
+class Wanted(NamedTuple):
+    """What a caller of `predict` wants besides the outputs for x."""
+
+    outputs: Sequence[str] | None = None
+    timing: bool = False
+    rows_per_call: int | None = None
+    progress: bool | Report = False
+
+
+class Core:
+    """The state that the callers of one client share, and their conversations."""
+
+    def __init__(
+        self,
+        target: str,
+        lock: Lock,
+        *,
+        timeout_s: float | None = None,
+        retry: Retry | None = None,
+        max_message_bytes: int | None = None,
+        metadata: Metadata = (),
+    ) -> None:
+        """Take the settings of a client, and the lock that its step Acquire takes.
+
+        metadata: sent with every call.
+        """
+        self.target = target
+        self.closed = False
+        self._timeout_s = timeout_s
+        self._retrier = Retrier(retry)
+        self._max_message_bytes = max_message_bytes
+        self._metadata = metadata
+        self._codecs: dict[tuple[str, str], ModelCodec] = {}
+        """By model and version as asked for; read without a lock, which costs calls nothing."""
+        self._fetching = lock
+        """Held while metadata are fetched, so that callers that meet a model fetch them once."""
+        self._pid = os.getpid()
+
+    def predict(
+        self,
+        model: str,
+        x: Inputs,
+        version: str,
+        timeout_s: float | EllipsisType | None,
+        wanted: Wanted,
+    ) -> Steps[Prediction]:
+        """Return the outputs for x, after another look at the metadata if it does not fit."""
+        deadline = self._deadline(timeout_s)
+        known = self._codecs.get((model, version))
+        codec = (yield from self._codec(model, version, deadline)) if known is None else known
+        try:
+            return (yield from self._infer(codec, x, wanted, deadline))
+        except (InvalidInputError, ModelNotFoundError, ProtocolError):
+            # Another version may be served since its metadata were fetched: then what did
+            # not fit, here or there, may fit now.
+            fresh = None if known is None else (yield from self._refetch(known, deadline))
+            if fresh is None:
+                raise
+        return (yield from self._infer(fresh, x, wanted, deadline))
+
+    def live(self) -> Steps[bool]:
+        """Return whether the server says that it runs."""
+        reply = yield from self._ask(
+            "ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse, self._deadline()
+        )
+        return reply.live
+
+    def ready(self) -> Steps[bool]:
+        """Return whether the server says that it takes predictions."""
+        reply = yield from self._ask(
+            "ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse, self._deadline()
+        )
+        return reply.ready
+
+    def model_ready(self, model: str, version: str) -> Steps[bool]:
+        """Return whether the model takes predictions; False too for one that is not there."""
+        request = pb.ModelReadyRequest(name=model, version=version)
+        try:
+            reply = yield from self._ask(
+                "ModelReady", request, pb.ModelReadyResponse, self._deadline(), model
+            )
+        except ModelNotFoundError:
+            # Servers differ: some answer ready=false, some NOT_FOUND.
+            return False
+        return reply.ready
+
+    def metadata(self, model: str, version: str) -> Steps[ModelSpec]:
+        """Return the model's inputs, outputs and properties; fetched once and kept."""
+        codec = self._codecs.get((model, version))
+        if codec is None:
+            codec = yield from self._codec(model, version, self._deadline())
+        self.check_usable()
+        return codec.spec
+
+    def server_metadata(self) -> Steps[ServerSpec]:
+        """Return the server's name, version and extensions."""
+        reply = yield from self._ask(
+            "ServerMetadata",
+            pb.ServerMetadataRequest(),
+            pb.ServerMetadataResponse,
+            self._deadline(),
+        )
+        return ServerSpec.from_message(reply)
+
+    def check_usable(self, cause: BaseException | None = None) -> None:
+        """Raise ClientClosedError if there is no more calling with this client, here."""
+        if self.closed:
+            raise ClientClosedError("this client was closed", target=self.target) from cause
+        if self._pid != os.getpid():
+            # gRPC's threads did not come along: a call would wait for ever.
+            raise ClientClosedError(
+                f"this client belongs to process {self._pid}, from which this one was forked; "
+                "make a client in each process",
+                target=self.target,
+            )
+
+    def _infer(
+        self, codec: ModelCodec, x: Inputs, wanted: Wanted, deadline: float | None
+    ) -> Steps[Prediction]:
+        start = time.perf_counter_ns()
+        given = codec.read(x)
+        size = self._rows_per_call(codec, given, wanted.rows_per_call)
+        if size is not None and size < rows_in(given):
+            return (yield from self._infer_pieces(codec, given, size, wanted, deadline))
+        request = codec.write(given, wanted.outputs, timing=wanted.timing)
+        if not wanted.timing:
+            reply = yield from self._exchange(INFER, request.data, deadline, codec.model)
+            return codec.decode(reply, request)
+        sent = time.perf_counter_ns()
+        reply, trailers = yield from self._exchange(
+            INFER, request.data, deadline, codec.model, trailers=True
+        )
+        received = time.perf_counter_ns()
+        prediction = codec.decode(reply, request)
+        client_ns = time.perf_counter_ns() - received + sent - start
+        try:
+            timing = Timing.of(client_ns=client_ns, call_ns=received - sent, trailers=trailers)
+        except ValueError as error:
+            raise ProtocolError(str(error), target=self.target, model=codec.model) from error
+        return replace(prediction, timing=timing)
+
+    def _infer_pieces(
+        self,
+        codec: ModelCodec,
+        given: Given,
+        size: int,
+        wanted: Wanted,
+        deadline: float | None,
+    ) -> Steps[Prediction]:
+        rows = rows_in(given)
+
+        def piece(start: int, stop: int, version: str) -> Steps[Prediction]:
+            request = codec.write(cut(given, start, stop), wanted.outputs, version=version)
+            reply = yield from self._exchange(INFER, request.data, deadline, codec.model)
+            return codec.decode(reply, request)
+
+        with reporting(wanted.progress, codec.model) as report:
+            joined = Joined(rows, size, report)
+            try:
+                # Whatever is served by then, the other pieces go to the version of the first.
+                first = yield from piece(0, size, "")
+                joined.add(first)
+                others: Iterator[Steps[Prediction]] = (
+                    piece(start, stop, first.version) for start, stop in pieces(rows, size, size)
+                )
+                yield Window(others, PIECES_IN_FLIGHT, joined.add)
+            except TensorError as error:
+                raise ProtocolError(str(error), target=self.target, model=codec.model) from error
+        return joined.prediction()
+
+    def _rows_per_call(self, codec: ModelCodec, given: Given, asked: int | None) -> int | None:
+        """Return the rows that a call may have; None for any."""
+        if asked is None:
+            limit = self._max_message_bytes
+            return None if limit is None else rows_that_fit(codec.spec, given, limit)
+        if asked < 1 or not has_rows(codec.spec, given):
+            raise InvalidInputError(
+                f"model {codec.model!r}, rows_per_call: expected 1 or more, for inputs with as "
+                f"many rows each and a model that answers rows, got {asked}; leave it out",
+                target=self.target,
+                model=codec.model,
+            )
+        return asked
+
+    def _codec(
+        self, model: str, version: str, deadline: float | None, stale: ModelCodec | None = None
+    ) -> Steps[ModelCodec]:
+        """Return the model's codec, made from metadata newer than those of the stale one."""
+        self.check_usable()
+        if not (yield Acquire(_remaining(deadline))):
+            raise DeadlineExceededError(
+                "no metadata yet; pass a longer timeout_s",
+                code=grpc.StatusCode.DEADLINE_EXCEEDED,
+                target=self.target,
+                model=model,
+            )
+        try:
+            codec = self._codecs.get((model, version))
+            if codec is None or codec is stale:
+                request = pb.ModelMetadataRequest(name=model, version=version)
+                reply = yield from self._ask(
+                    "ModelMetadata", request, pb.ModelMetadataResponse, deadline, model
+                )
+                codec = ModelCodec(ModelSpec.from_message(reply), model, version, self.target)
+                self._codecs[model, version] = codec
+            return codec
+        finally:
+            self._fetching.release()
+
+    def _refetch(self, known: ModelCodec, deadline: float | None) -> Steps[ModelCodec | None]:
+        """Return a codec with new metadata; None if they are what was known."""
+        try:
+            fresh = yield from self._codec(known.model, known.version, deadline, stale=known)
+        except ClientError:
+            # What went wrong before tells the caller more.
+            return None
+        return None if fresh.spec == known.spec else fresh
+
+    def _ask(
+        self,
+        method: str,
+        request: Message,
+        reply: type[M],
+        deadline: float | None,
+        model: str = "",
+    ) -> Steps[M]:
+        data = yield from self._exchange(method, request.SerializeToString(), deadline, model)
+        return parse(reply, data, target=self.target, model=model)
+
+    def _exchange(
+        self,
+        method: str,
+        data: bytes,
+        deadline: float | None,
+        model: str,
+        *,
+        trailers: bool = False,
+    ) -> Steps[Any]:
+        """Call until there is a reply or the policy says that it is enough."""
+        attempt = 1
+        while True:
+            self.check_usable()
+            metadata = self._metadata + trace_metadata()
+            try:
+                reply = yield Send(
+                    method, data, _remaining(deadline), model, metadata or None, trailers
+                )
+            except ClientError as error:
+                pause_s = self._retrier.pause_s(attempt, error)
+                left_s = _remaining(deadline)
+                if pause_s is None or (left_s is not None and left_s <= pause_s):
+                    if attempt > 1:
+                        error.add_note(f"after {attempt} calls")
+                    raise
+            else:
+                self._retrier.succeeded()
+                return reply
+            yield Sleep(pause_s)
+            attempt += 1
+
+    def _deadline(self, timeout_s: float | EllipsisType | None = ...) -> float | None:
+        if isinstance(timeout_s, EllipsisType):
+            timeout_s = self._timeout_s
+        return None if timeout_s is None else time.monotonic() + timeout_s
+
+
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

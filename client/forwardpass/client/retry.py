@@ -1,0 +1,81 @@
+"""When a call that failed is made again, and after which pause."""
+
+import random
+from dataclasses import dataclass
+from threading import Lock
+
+from forwardpass.client.errors import (
+    ClientError,
+    OverloadedError,
+    ServerUnavailableError,
+    TooLargeError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often and how soon to call again where the server is away or its queue is full.
+
+    A prediction changes nothing on the server, so that calling again is always safe; what
+    would fail again, such as a message above a limit, is not tried.
+    """
+
+    attempts: int = 5
+    """Calls in all, the first included."""
+    first_s: float = 0.1
+    """The longest first pause; each further one may be twice as long. Half of each is chance."""
+    max_s: float = 2.0
+    """The longest pause."""
+    budget: int = 100
+    """Further calls that all callers of a client have together; ten calls that succeed earn one
+    back. It keeps clients from adding to the load of a server that is down."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts: expected at least 1, got {self.attempts}")
+        for name in ("first_s", "max_s", "budget"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+
+
+_EARNED = 0.1
+
+
+class Retrier:
+    """Applies a policy to the calls of one client; thread-safe."""
+
+    def __init__(self, policy: Retry | None) -> None:
+        """Begin with the whole budget; without a policy nothing is called again."""
+        self._policy = policy
+        self._full = 0.0 if policy is None else float(policy.budget)
+        self._left = self._full
+        self._lock = Lock()
+
+    def succeeded(self) -> None:
+        """Note a call that was answered."""
+        # Most calls find the budget full, and need no lock to know.
+        if self._left < self._full:
+            with self._lock:
+                self._left = min(self._full, self._left + _EARNED)
+
+    def pause_s(self, attempt: int, error: ClientError) -> float | None:
+        """Return how long to wait before the next call, None if there should not be one.
+
+        attempt: the number of the call that ended in the error, from 1.
+        """
+        policy = self._policy
+        if policy is None or attempt >= policy.attempts or not _is_passing(error):
+            return None
+        with self._lock:
+            if self._left < 1:
+                return None
+            self._left -= 1
+        longest = min(policy.max_s, policy.first_s * 2.0 ** (attempt - 1))
+        # Chance keeps callers that failed together from coming back together.
+        return longest * (0.5 + random.random() / 2)  # noqa: S311  # no secret
+
+
+def _is_passing(error: ClientError) -> bool:
+    if isinstance(error, TooLargeError):
+        return False
+    return isinstance(error, ServerUnavailableError | OverloadedError)
