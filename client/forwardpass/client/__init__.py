@@ -20,6 +20,7 @@ from forwardpass.client.errors import (
     UnauthenticatedError,
     UnimplementedError,
 )
+from forwardpass.client.local import LocalClient, load
 from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.client.retry import Retry
@@ -34,6 +35,7 @@ __all__ = [
     "DeadlineExceededError",
     "Inputs",
     "InvalidInputError",
+    "LocalClient",
     "ModelNotFoundError",
     "ModelSpec",
     "ModelUnavailableError",
@@ -49,4 +51,5 @@ __all__ = [
     "TooLargeError",
     "UnauthenticatedError",
     "UnimplementedError",
+    "load",
 ]
