@@ -7,20 +7,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.clients import AnyClient, FromThreads, Loop
 
-from forwardpass.client import Client
+from forwardpass.client import Client, Retry
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.datatypes import datatype_of
 from forwardpass.proto.tensors import decode_raw, encode_raw
 
 Arrays = Mapping[str, NDArray[Any]]
 Answer = Callable[[bytes, grpc.ServicerContext], bytes]
+
+SOON = Retry(first_s=0.001)
+"""As by default, but without waiting: a test of errors takes no longer for it."""
 
 W = np.array([[1, 0], [0, 2], [4, 8]], dtype=np.float32)
 
@@ -47,6 +52,7 @@ class Model:
     run: Callable[[Arrays], Arrays]
     version: str = "1"
     typed: bool = False
+    properties: dict[str, str] = field(default_factory=lambda: {"k": "v"})
 
 
 def net() -> Model:
@@ -135,7 +141,7 @@ class OipServer:
         asked = pb.ModelMetadataRequest.FromString(request)
         model = self._model(asked.name, asked.version, context)
         reply = pb.ModelMetadataResponse(
-            name=asked.name, versions=[model.version], platform="numpy", properties={"k": "v"}
+            name=asked.name, versions=[model.version], platform="numpy", properties=model.properties
         )
         for tensors, specs in ((reply.inputs, model.inputs), (reply.outputs, model.outputs)):
             for name, (datatype, shape) in specs.items():
@@ -180,10 +186,26 @@ def server() -> Iterator[OipServer]:
     running.stop(None).wait()
 
 
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    """An event loop for all the asyncio clients of a run."""
+    loop = Loop()
+    yield loop
+    loop.stop()
+
+
+@pytest.fixture(params=["Client", "AsyncClient"])
+def connect(request: pytest.FixtureRequest) -> Callable[..., AnyClient]:
+    """Return a function that makes a client: each test is of both."""
+    if request.param == "Client":
+        return Client
+    return partial(FromThreads, request.getfixturevalue("loop"))
+
+
 @pytest.fixture
-def client(server: OipServer) -> Iterator[Client]:
+def client(server: OipServer, connect: Callable[..., AnyClient]) -> Iterator[AnyClient]:
     """A client of `server`."""
-    with Client(server.target, timeout_s=10) as client:
+    with connect(server.target, timeout_s=10, retry=SOON) as client:
         yield client
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from forwardpass.client import (
     CallCancelledError,
-    Client,
     ClientClosedError,
     DeadlineExceededError,
     InvalidInputError,
@@ -88,9 +87,9 @@ def test_replies_beyond_the_default_limit_of_grpc_pass(client, server):
     assert client.predict("net", [[1, 2, 3]])["y"].nbytes == 16_000_000
 
 
-def test_options_go_over_ours(server):
+def test_options_go_over_ours(server, connect):
     options = [("grpc.max_receive_message_length", 1000)]
-    with Client(server.target, options=options) as client, raises(OverloadedError, "1000"):
+    with connect(server.target, options=options) as client, raises(OverloadedError, "1000"):
         client.predict("net", np.zeros((1000, 3)))
 
 
@@ -295,20 +294,20 @@ def test_a_reply_that_is_none_is_a_protocol_error(client, server):
         client.predict("net", [1, 2, 3])
 
 
-def test_a_grpc_server_of_another_kind_does_not_implement_it():
+def test_a_grpc_server_of_another_kind_does_not_implement_it(connect):
     other = grpc.server(ThreadPoolExecutor(1))
     port = other.add_insecure_port("localhost:0")
     other.start()
-    with Client(f"localhost:{port}") as client, pytest.raises(UnimplementedError):
+    with connect(f"localhost:{port}") as client, pytest.raises(UnimplementedError):
         client.predict("net", [1, 2, 3])
     other.stop(None).wait()
 
 
-def test_nothing_at_the_target_is_unavailable():
+def test_nothing_at_the_target_is_unavailable(connect):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         target = f"127.0.0.1:{free.getsockname()[1]}"
-    with Client(target) as client:
+    with connect(target) as client:
         with raises(ServerUnavailableError, "check that the server runs there") as caught:
             client.predict("net", [1, 2, 3])
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE
@@ -317,19 +316,19 @@ def test_nothing_at_the_target_is_unavailable():
 
 
 @pytest.mark.parametrize("method", ["ModelMetadata", "ModelInfer"])
-def test_the_deadline_is_that_of_the_call_else_that_of_the_client(server, method):
+def test_the_deadline_is_that_of_the_call_else_that_of_the_client(server, method, connect):
     server.answers[method] = hang
-    with Client(server.target, timeout_s=0.1) as client:
+    with connect(server.target, timeout_s=0.1) as client:
         start = time.monotonic()
         with pytest.raises(DeadlineExceededError) as caught:
             client.predict("net", [1, 2, 3])
         assert time.monotonic() - start < 0.8
         assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    with Client(server.target) as client, pytest.raises(TimeoutError):
+    with connect(server.target) as client, pytest.raises(TimeoutError):
         client.predict("net", [1, 2, 3], timeout_s=0.1)
 
 
-def test_none_is_no_deadline(server):
+def test_none_is_no_deadline(server, connect):
     seen = []
 
     def answer(request, context):
@@ -337,10 +336,10 @@ def test_none_is_no_deadline(server):
         return server._model_infer(request, context)
 
     server.answers["ModelInfer"] = answer
-    with Client(server.target, timeout_s=None) as client:
+    with connect(server.target, timeout_s=None) as client:
         client.predict("net", [1, 2, 3])
         client.predict("net", [1, 2, 3], timeout_s=5)
-    with Client(server.target, timeout_s=7) as client:
+    with connect(server.target, timeout_s=7) as client:
         client.predict("net", [1, 2, 3], timeout_s=None)
         client.predict("net", [1, 2, 3])
     # Without a deadline grpcio says None, or a time beyond any.
@@ -351,22 +350,22 @@ def test_none_is_no_deadline(server):
     assert 6 < seven < 7.5
 
 
-def test_the_metadata_count_towards_the_deadline(server):
+def test_the_metadata_count_towards_the_deadline(server, connect):
     def slow(answer):
         return lambda request, context: (time.sleep(0.2), answer(request, context))[1]
 
     server.answers["ModelMetadata"] = slow(server._model_metadata)
     server.answers["ModelInfer"] = slow(server._model_infer)
-    with Client(server.target) as client, pytest.raises(DeadlineExceededError):
+    with connect(server.target) as client, pytest.raises(DeadlineExceededError):
         client.predict("net", [1, 2, 3], timeout_s=0.3)
 
 
-def test_waiting_for_the_metadata_of_another_thread_ends_at_the_deadline(server):
+def test_waiting_for_the_metadata_of_another_thread_ends_at_the_deadline(server, connect):
     server.answers["ModelMetadata"] = lambda request, context: (
         time.sleep(0.5),
         server._model_metadata(request, context),
     )[1]
-    with Client(server.target) as client, ThreadPoolExecutor(1) as threads:
+    with connect(server.target) as client, ThreadPoolExecutor(1) as threads:
         first = threads.submit(client.metadata, "net")
         while not server.calls["ModelMetadata"]:
             time.sleep(0.001)
@@ -389,10 +388,10 @@ def test_threads_that_share_a_client_get_their_own_answers(client):
         list(threads.map(calls, range(16)))
 
 
-def test_a_closed_client_says_so(server):
-    with Client(server.target) as client:
+def test_a_closed_client_says_so(server, connect):
+    with connect(server.target) as client:
         client.predict("net", [1, 2, 3])
-    assert repr(client) == f"<Client of {server.target} (closed)>"
+    assert repr(client).endswith(f" of {server.target} (closed)>")
     client.close()
     for call in (
         lambda: client.predict("net", [1, 2, 3]),
@@ -403,9 +402,9 @@ def test_a_closed_client_says_so(server):
             call()
 
 
-def test_closing_ends_the_calls_in_flight(server):
+def test_closing_ends_the_calls_in_flight(server, connect):
     server.answers["ModelInfer"] = hang
-    client = Client(server.target)
+    client = connect(server.target)
     with ThreadPoolExecutor(1) as threads:
         call = threads.submit(client.predict, "net", [1, 2, 3])
         while not server.calls["ModelInfer"]:
@@ -457,21 +456,21 @@ def test_a_server_that_comes_back_is_used_again(server, client):
         ("https://a:1", "write 'a:1', with tls=True"),
     ],
 )
-def test_a_target_that_is_none_is_refused(target, text):
+def test_a_target_that_is_none_is_refused(target, text, connect):
     with raises(ValueError, text):
-        Client(target)
+        connect(target)
 
 
-def test_files_without_tls_are_refused():
+def test_files_without_tls_are_refused(connect):
     with raises(ValueError, "ca_file: expected with tls=True, got tls=False; pass tls=True"):
-        Client("localhost:1", ca_file="ca.pem")
+        connect("localhost:1", ca_file="ca.pem")
 
 
-def test_a_certificate_without_its_key_is_refused():
+def test_a_certificate_without_its_key_is_refused(connect):
     with raises(ValueError, "cert_file and key_file: expected both or neither"):
-        Client("localhost:1", tls=True, cert_file="client.pem")
+        connect("localhost:1", tls=True, cert_file="client.pem")
 
 
-def test_a_file_that_is_not_there_is_named():
+def test_a_file_that_is_not_there_is_named(connect):
     with raises(FileNotFoundError, "nowhere.pem"):
-        Client("localhost:1", tls=True, ca_file="nowhere.pem")
+        connect("localhost:1", tls=True, ca_file="nowhere.pem")

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from forwardpass.client import Client, ServerUnavailableError
+from forwardpass.client import ServerUnavailableError
 
 
 class Authority:
@@ -97,65 +97,67 @@ def serve(pki):
         running.stop(None).wait()
 
 
-def test_a_server_of_a_trusted_authority_is_called(make_server, serve, pki):
+def test_a_server_of_a_trusted_authority_is_called(make_server, serve, pki, connect):
     target = serve(make_server(), pki.server)
-    with Client(target, tls=True, ca_file=pki.ca) as client:
+    with connect(target, retry=None, tls=True, ca_file=pki.ca) as client:
         assert client.predict("net", [1, 2, 3])["total"] == 6
 
 
-def test_a_server_of_another_authority_is_refused(make_server, serve, pki):
+def test_a_server_of_another_authority_is_refused(make_server, serve, pki, connect):
     target = serve(make_server(), pki.server)
     with (
-        Client(target, tls=True, ca_file=pki.other_ca) as client,
+        connect(target, retry=None, tls=True, ca_file=pki.other_ca) as client,
         pytest.raises(ServerUnavailableError, match=r"(?i)certificate"),
     ):
         client.live()
 
 
-def test_a_private_authority_is_not_among_the_public_ones(make_server, serve, pki):
+def test_a_private_authority_is_not_among_the_public_ones(make_server, serve, pki, connect):
     target = serve(make_server(), pki.server)
-    with Client(target, tls=True) as client, pytest.raises(ServerUnavailableError):
+    with connect(target, retry=None, tls=True) as client, pytest.raises(ServerUnavailableError):
         client.live()
 
 
-def test_a_server_of_another_host_name_is_refused(make_server, serve, pki):
+def test_a_server_of_another_host_name_is_refused(make_server, serve, pki, connect):
     target = serve(make_server(), pki.elsewhere)
     with (
-        Client(target, tls=True, ca_file=pki.ca) as client,
+        connect(target, retry=None, tls=True, ca_file=pki.ca) as client,
         pytest.raises(ServerUnavailableError, match="localhost"),
     ):
         client.live()
 
 
-def test_plain_text_to_a_server_with_tls_is_refused(make_server, serve, pki):
+def test_plain_text_to_a_server_with_tls_is_refused(make_server, serve, pki, connect):
     target = serve(make_server(), pki.server)
-    with Client(target) as client, pytest.raises(ServerUnavailableError):
+    with connect(target, retry=None) as client, pytest.raises(ServerUnavailableError):
         client.live()
 
 
-def test_tls_to_a_server_in_plain_text_is_refused(server, pki):
+def test_tls_to_a_server_in_plain_text_is_refused(server, pki, connect):
     with (
-        Client(server.target, tls=True, ca_file=pki.ca) as client,
+        connect(server.target, retry=None, tls=True, ca_file=pki.ca) as client,
         pytest.raises(ServerUnavailableError, match="both use TLS or neither"),
     ):
         client.live()
 
 
-def test_mutual_tls_takes_a_client_with_a_certificate(make_server, serve, pki):
+def test_mutual_tls_takes_a_client_with_a_certificate(make_server, serve, pki, connect):
     target = serve(make_server(), pki.server, client_ca=pki.ca)
     certificate, key = pki.client
-    with Client(
+    with connect(
         target, tls=True, ca_file=pki.ca, cert_file=certificate, key_file=str(key)
     ) as client:
         assert client.predict("net", [1, 2, 3])["total"] == 6
 
 
 @pytest.mark.parametrize("who", [None, "stranger"])
-def test_mutual_tls_refuses_a_client_that_it_does_not_trust(make_server, serve, pki, who):
+def test_mutual_tls_refuses_a_client_that_it_does_not_trust(make_server, serve, pki, who, connect):
     target = serve(make_server(), pki.server, client_ca=pki.ca)
     certificate, key = getattr(pki, who) if who else (None, None)
     with (
-        Client(target, tls=True, ca_file=pki.ca, cert_file=certificate, key_file=key) as client,
+        connect(
+            target, retry=None, tls=True, ca_file=pki.ca, cert_file=certificate, key_file=key
+        ) as client,
         pytest.raises(ServerUnavailableError),
     ):
         client.live()

@@ -120,6 +120,12 @@ class LocalClient(BlockingCalls):
         names = [output.name for output in asked.outputs] or list(told)
         try:
             arrays = self._session.run(feeds, names)
+        except UnicodeDecodeError as error:
+            raise self._error(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"expected BYTES elements in UTF-8, got {error.object[:32]!r}; encode the text as "
+                "UTF-8, as onnxruntime's strings hold nothing else",
+            ) from error
         # onnxruntime's exceptions share no base but Exception.
         except Exception as error:
             raise self._error(grpc.StatusCode.INTERNAL, f"onnxruntime failed: {error}") from error
