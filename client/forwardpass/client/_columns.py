@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from types import MappingProxyType
 
 from forwardpass.client.model import ModelSpec
 from forwardpass.proto.metadata import (
@@ -28,7 +27,7 @@ def feature_names(spec: ModelSpec) -> Mapping[str, tuple[str, ...]]:
 
 def output_columns(spec: ModelSpec) -> Mapping[str, ColumnNames]:
     """Return labels, units and thresholds by output."""
-    return MappingProxyType(_load(spec, OUTPUTS))
+    return _load(spec, OUTPUTS)
 
 
 def _load(spec: ModelSpec, key: str) -> dict[str, ColumnNames]:

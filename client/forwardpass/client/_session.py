@@ -40,7 +40,7 @@ class Session:
         self.spec = ModelSpec(
             name=model,
             versions=(version,),
-            platform="onnxruntime_onnx",
+            platform="onnx_onnxv1",
             inputs=tuple(_spec(path, arg) for arg in self._session.get_inputs()),
             outputs=tuple(_spec(path, arg) for arg in self._session.get_outputs()),
             properties=published(self._session.get_modelmeta().custom_metadata_map),

@@ -76,7 +76,7 @@ class Prediction(Mapping[str, NDArray[Any]]):
         raise AttributeError(f"a Prediction has no attribute and no output {name!r}")
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *filter(str.isidentifier, self._outputs)]
+        return [*object.__dir__(self), *filter(str.isidentifier, self._outputs)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)

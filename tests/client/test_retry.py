@@ -1,0 +1,196 @@
+"""What is called again, when, and when no more."""
+
+import random
+import socket
+import time
+
+import grpc
+import pytest
+
+from forwardpass.client import (
+    InvalidInputError,
+    OverloadedError,
+    Retry,
+    ServerError,
+    ServerUnavailableError,
+    TooLargeError,
+)
+from forwardpass.client.errors import ERRORS, from_rpc_error
+from forwardpass.client.retry import Retrier
+
+AWAY = ServerUnavailableError("away", code=grpc.StatusCode.UNAVAILABLE)
+QUICK = Retry(attempts=4, first_s=0.001)
+
+
+def failing(server, times, code=grpc.StatusCode.UNAVAILABLE, text="away"):
+    """Let the first calls of ModelInfer fail."""
+
+    def answer(request, context):
+        if server.calls["ModelInfer"] <= times:
+            context.abort(code, text)
+        return server._model_infer(request, context)
+
+    server.answers["ModelInfer"] = answer
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "the server shuts down"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "model 'net': 8 calls wait already; back off"),
+    ],
+)
+def test_what_passes_is_called_again(server, connect, code, text):
+    failing(server, 3, code, text)
+    with connect(server.target, retry=QUICK) as client:
+        assert client.predict("net", [1, 2, 3])["total"] == 6
+    assert server.calls["ModelInfer"] == 4
+
+
+def test_the_policy_says_how_often(server, connect):
+    failing(server, 4)
+    with connect(server.target, retry=QUICK) as client:
+        with pytest.raises(ServerUnavailableError, match="away") as caught:
+            client.predict("net", [1, 2, 3])
+        assert caught.value.__notes__ == ["after 4 calls"]
+        assert server.calls["ModelInfer"] == 4
+
+
+def test_none_calls_once(server, connect):
+    failing(server, 1)
+    with connect(server.target, retry=None) as client:
+        with pytest.raises(ServerUnavailableError):
+            client.predict("net", [1, 2, 3])
+        assert server.calls["ModelInfer"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "message of 5000 bytes is above the server's limit of 2048; send fewer rows",
+        "model 'net': 11 rows are above the server's limit of 10; send fewer rows",
+        "SERVER: Received message larger than max (5000 vs. 2048)",
+        "grpc: received message larger than max (5000 vs. 2048)",
+        "gRPC message exceeds maximum size 2048: 5000",
+    ],
+)
+def test_a_call_that_is_too_large_is_not_called_again(server, connect, text):
+    failing(server, 1, grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+    with connect(server.target, retry=QUICK) as client:
+        with pytest.raises(TooLargeError) as caught:
+            client.predict("net", [1, 2, 3])
+        assert isinstance(caught.value, OverloadedError)
+        assert server.calls["ModelInfer"] == 1
+
+
+def test_what_would_fail_again_is_not_called_again(server, connect):
+    passing = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OK}
+    # A refused input or model has the client look at the metadata, which are as before.
+    with connect(server.target, retry=QUICK) as client:
+        for code in set(grpc.StatusCode) - passing:
+            server.calls.clear()
+            failing(server, 1, code)
+            with pytest.raises(ERRORS[code]):
+                client.predict("net", [1, 2, 3])
+            assert server.calls["ModelInfer"] == 1, code
+
+
+def test_metadata_are_called_for_again_too(server, connect):
+    def answer(request, context):
+        if server.calls["ModelMetadata"] < 3:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        return server._model_metadata(request, context)
+
+    server.answers["ModelMetadata"] = answer
+    with connect(server.target, retry=QUICK) as client:
+        assert client.predict("net", [1, 2, 3])["total"] == 6
+
+
+def test_a_stream_calls_again_and_keeps_its_order(server, connect):
+    def answer(request, context):
+        if server.calls["ModelInfer"] % 3 == 0:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        return server._model_infer(request, context)
+
+    server.answers["ModelInfer"] = answer
+    with connect(server.target, retry=Retry(attempts=10, first_s=0.001)) as client:
+        stream = client.predict_stream("net", ([i, i, i] for i in range(50)))
+        assert [p["total"] for p in stream] == [3 * i for i in range(50)]
+
+
+def test_a_pause_that_outlasts_the_deadline_is_not_made(connect):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+    policy = Retry(attempts=100, first_s=60, max_s=60)
+    with connect(target, retry=policy) as client:
+        start = time.monotonic()
+        with pytest.raises(ServerUnavailableError):
+            client.predict("net", [1, 2, 3], timeout_s=20)
+        assert time.monotonic() - start < 15
+
+
+# The policy
+
+
+def test_pauses_double_up_to_the_longest_and_half_of_each_is_chance(monkeypatch):
+    retrier = Retrier(Retry(attempts=7, first_s=0.1, max_s=1.0))
+    for chance, share in ((0.0, 0.5), (1.0, 1.0)):
+        monkeypatch.setattr(random, "random", lambda chance=chance: chance)
+        pauses = [retrier.pause_s(attempt, AWAY) for attempt in range(1, 7)]
+        assert pauses == pytest.approx([share * s for s in (0.1, 0.2, 0.4, 0.8, 1.0, 1.0)])
+    assert retrier.pause_s(7, AWAY) is None
+
+
+def test_the_budget_is_spent_together_and_earned_back():
+    retrier = Retrier(Retry(attempts=100, budget=3))
+    assert [retrier.pause_s(1, AWAY) is None for _ in range(5)] == [False] * 3 + [True] * 2
+    for _ in range(11):
+        retrier.succeeded()
+    assert [retrier.pause_s(1, AWAY) is None for _ in range(2)] == [False, True]
+    for _ in range(1000):
+        retrier.succeeded()
+    assert [retrier.pause_s(1, AWAY) is None for _ in range(4)] == [False] * 3 + [True]
+
+
+def test_a_server_that_is_down_is_not_called_ever_more(server, connect):
+    failing(server, 10**9)
+    with connect(server.target, retry=Retry(attempts=5, first_s=0.0, budget=10)) as client:
+        for _ in range(50):
+            with pytest.raises(ServerUnavailableError):
+                client.predict("net", [1, 2, 3])
+    assert server.calls["ModelInfer"] == 60
+
+
+@pytest.mark.parametrize("error", [InvalidInputError("no"), ServerError("no"), TooLargeError("no")])
+def test_only_what_passes_gets_a_pause(error):
+    assert Retrier(Retry()).pause_s(1, error) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"attempts": 0}, "attempts: expected at least 1, got 0"),
+        ({"first_s": -1}, "first_s: expected 0 or more, got -1"),
+        ({"max_s": -0.1}, "max_s: expected 0 or more"),
+        ({"budget": -1}, "budget: expected 0 or more"),
+    ],
+)
+def test_a_policy_that_is_none_is_refused(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        Retry(**arguments)
+
+
+def test_the_texts_of_our_own_server_tell_too_large_from_too_many():
+    from forwardpass.server import errors as served
+
+    class Failed(grpc.RpcError):
+        def __init__(self, error):
+            self.code = lambda: grpc.StatusCode.RESOURCE_EXHAUSTED
+            self.details = lambda: str(error)
+
+    too_large = (served.MessageTooLargeError(9, 5), served.TooManyRowsError("m", 9, 5))
+    for error in too_large:
+        assert type(from_rpc_error(Failed(error), target="")) is TooLargeError
+    for error in (served.QueueFullError("m", 5), served.TooManyStreamsError(5)):
+        assert type(from_rpc_error(Failed(error), target="")) is OverloadedError

@@ -1,0 +1,186 @@
+"""`predict_stream`: several calls in flight, answers in order."""
+
+import asyncio
+import gc
+import itertools
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+
+from forwardpass.client import AsyncClient, Client, InvalidInputError, ServerError
+
+
+def ones(count):
+    return (np.full(3, i) for i in range(count))
+
+
+def totals(stream):
+    return [float(prediction["total"]) for prediction in stream]
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 8, 100])
+def test_answers_come_in_the_order_of_what_was_asked(client, server, in_flight):
+    def answer(request, context):
+        # The later, the sooner: in groups.
+        time.sleep(0.002 * (5 - server.calls["ModelInfer"] % 5))
+        return server._model_infer(request, context)
+
+    server.answers["ModelInfer"] = answer
+    stream = client.predict_stream("net", ones(40), in_flight=in_flight)
+    assert totals(stream) == [3 * i for i in range(40)]
+    assert server.calls["ModelMetadata"] == 1
+
+
+def test_nothing_asked_gives_nothing(client):
+    assert list(client.predict_stream("net", [])) == []
+
+
+def test_so_many_calls_are_in_flight_and_no_more(client, server):
+    lock, now, most = threading.Lock(), 0, 0
+    together = threading.Event()
+
+    def answer(request, context):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+            if now == 5:
+                together.set()
+        together.wait(10)
+        try:
+            return server._model_infer(request, context)
+        finally:
+            with lock:
+                now -= 1
+
+    server.answers["ModelInfer"] = answer
+    assert len(totals(client.predict_stream("net", ones(40), in_flight=5))) == 40
+    assert most == 5
+
+
+def test_no_more_is_read_ahead_than_is_in_flight(client):
+    read = 0
+
+    def endless():
+        nonlocal read
+        for read in itertools.count(1):
+            yield np.full(3, read)
+
+    stream = client.predict_stream("net", endless(), in_flight=4)
+    for yielded in range(1, 20):
+        assert next(stream)["total"] == 3 * yielded
+        assert read <= yielded + 4
+    stream.close()
+
+
+def test_a_stream_that_is_left_cancels_its_calls(client, server):
+    release = threading.Event()
+    cancelled = []
+
+    def answer(request, context):
+        if server.calls["ModelInfer"] > 2:
+            context.add_callback(lambda: cancelled.append(not release.is_set()))
+            release.wait(20)
+        return server._model_infer(request, context)
+
+    server.answers["ModelInfer"] = answer
+    stream = client.predict_stream("net", ones(1000), in_flight=5)
+    next(stream)
+    start = time.monotonic()
+    stream.close()
+    assert time.monotonic() - start < 5
+    deadline = time.monotonic() + 10
+    while len(cancelled) < server.calls["ModelInfer"] - 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    release.set()
+    assert cancelled
+    assert all(cancelled)
+    assert server.calls["ModelInfer"] <= 6
+    assert client.predict("net", [1, 2, 3])["total"] == 6
+
+
+def test_an_error_ends_the_stream_after_what_came_before(client, server):
+    def xs():
+        yield from ones(3)
+        yield np.zeros(4)
+        yield from ones(100)
+
+    stream = client.predict_stream("net", xs(), in_flight=10)
+    assert [float(next(stream)["total"]) for _ in range(3)] == [0, 3, 6]
+    with pytest.raises(InvalidInputError, match="expected shape"):
+        next(stream)
+    assert list(stream) == []
+
+
+def test_an_error_of_the_server_ends_the_stream(client, server):
+    def answer(request, context):
+        if server.calls["ModelInfer"] == 4:
+            context.abort(grpc.StatusCode.INTERNAL, "broken")
+        return server._model_infer(request, context)
+
+    server.answers["ModelInfer"] = answer
+    with pytest.raises(ServerError, match="broken"):
+        totals(client.predict_stream("net", ones(20), in_flight=1))
+    assert server.calls["ModelInfer"] == 4
+
+
+def test_an_error_of_the_iterable_is_the_callers(client):
+    def xs():
+        yield np.ones(3)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        totals(client.predict_stream("net", xs()))
+
+
+def test_calls_that_meet_a_new_version_are_sent_again(client, server):
+    def xs():
+        for i in range(30):
+            if i == 10:
+                server.models["net"].inputs = {"features": ("FP32", (-1, 3))}
+                server.models["net"].run = lambda arrays: {
+                    "y": arrays["features"][:, :2],
+                    "total": arrays["features"].sum(axis=1),
+                }
+            yield np.full(3, i)
+
+    assert totals(client.predict_stream("net", xs(), in_flight=1)) == [3 * i for i in range(30)]
+    # And with some in flight at the change of names.
+    server.models["net"].inputs = {"again": ("FP32", (-1, 3))}
+    server.models["net"].run = lambda arrays: {
+        "y": arrays["again"][:, :2],
+        "total": arrays["again"].sum(axis=1),
+    }
+    stream = client.predict_stream("net", ones(30), in_flight=6)
+    assert totals(stream) == [3 * i for i in range(30)]
+
+
+def test_none_in_flight_is_refused(client):
+    with pytest.raises(ValueError, match="in_flight: expected at least 1, got 0"):
+        client.predict_stream("net", [], in_flight=0)
+
+
+def test_a_stream_that_is_forgotten_cancels_its_calls(server):
+    with Client(server.target) as client:
+        stream = client.predict_stream("net", ones(100))
+        next(stream)
+        del stream
+        gc.collect()
+        assert server.calls["ModelInfer"] < 20
+        assert client.predict("net", [1, 2, 3])["total"] == 6
+
+
+def test_an_async_iterable_is_read_as_it_comes(server):
+    async def xs():
+        for i in range(20):
+            await asyncio.sleep(0.001)
+            yield np.full(3, i)
+
+    async def main():
+        async with AsyncClient(server.target) as client:
+            return [p["total"] async for p in client.predict_stream("net", xs())]
+
+    assert asyncio.run(main()) == [3 * i for i in range(20)]
