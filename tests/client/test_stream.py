@@ -78,28 +78,27 @@ def test_no_more_is_read_ahead_than_is_in_flight(client):
 
 def test_a_stream_that_is_left_cancels_its_calls(client, server):
     release = threading.Event()
-    cancelled = []
+    held, cancelled = [], []
 
     def answer(request, context):
-        if server.calls["ModelInfer"] > 2:
+        # All but the first, which is of zeros.
+        if not request.endswith(bytes(12)):
+            held.append(request)
             context.add_callback(lambda: cancelled.append(not release.is_set()))
             release.wait(20)
         return server._model_infer(request, context)
 
     server.answers["ModelInfer"] = answer
     stream = client.predict_stream("net", ones(1000), in_flight=5)
-    next(stream)
-    start = time.monotonic()
+    assert next(stream)["total"] == 0
     stream.close()
-    assert time.monotonic() - start < 5
     deadline = time.monotonic() + 10
-    while len(cancelled) < server.calls["ModelInfer"] - 2 and time.monotonic() < deadline:
+    while len(cancelled) < len(held) and time.monotonic() < deadline:
         time.sleep(0.01)
     release.set()
-    assert cancelled
-    assert all(cancelled)
-    assert server.calls["ModelInfer"] <= 6
-    assert client.predict("net", [1, 2, 3])["total"] == 6
+    assert 3 <= len(held) <= 5
+    assert cancelled == [True] * len(held)
+    assert client.predict("net", [0, 0, 0])["total"] == 0
 
 
 def test_an_error_ends_the_stream_after_what_came_before(client, server):

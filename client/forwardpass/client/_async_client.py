@@ -17,7 +17,7 @@ from forwardpass.client._client import MAX_MESSAGE_BYTES, SERVICE
 from forwardpass.client._core import METHODS, Core, Wanted
 from forwardpass.client._inputs import Inputs
 from forwardpass.client._progress import Report
-from forwardpass.client._steps import Acquire, Conversation, Send, Sleep, Step, Steps, Window
+from forwardpass.client._steps import Acquire, Send, Sleep, Step, Steps, Window
 from forwardpass.client.errors import (
     CallCancelledError,
     ClientClosedError,
@@ -171,20 +171,20 @@ class AsyncClient:
         return f"<AsyncClient of {self.target}{' (closed)' if self._core.closed else ''}>"
 
     async def _run(self, steps: Steps[R]) -> R:
-        conversation = Conversation(steps)
         try:
-            while (step := conversation.step) is not None:
+            step = next(steps)
+            while True:
                 try:
-                    result = (
-                        await self._send(step) if type(step) is Send else await self._perform(step)
-                    )
+                    result = await (self._send(step) if type(step) is Send else self._perform(step))
                 except ClientError as error:
-                    conversation.fail(error)
+                    step = steps.throw(error)
                 else:
-                    conversation.answer(result)
-            return conversation.result()
+                    step = steps.send(result)
+        except StopIteration as end:
+            value: R = end.value
+            return value
         finally:
-            conversation.close()
+            steps.close()
 
     async def _perform(self, step: Step) -> object:
         match step:

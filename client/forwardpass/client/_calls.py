@@ -14,7 +14,6 @@ from forwardpass.client._progress import Report
 from forwardpass.client._steps import (
     INFER,
     Acquire,
-    Conversation,
     Send,
     Sleep,
     Step,
@@ -160,23 +159,24 @@ class BlockingCalls(ABC):
         return f"<{type(self).__name__} of {core.target}{' (closed)' if core.closed else ''}>"
 
     def _run(self, steps: Steps[R]) -> R:
-        return self._finish(Conversation(steps))
-
-    def _finish(self, conversation: Conversation[R]) -> R:
         try:
-            while (step := conversation.step) is not None:
-                self._answer(conversation, step)
-            return conversation.result()
+            step = next(steps)
+            while True:
+                step = self._next(steps, step)
+        except StopIteration as end:
+            result: R = end.value
+            return result
         finally:
-            conversation.close()
+            # Whatever went wrong, the conversation lets go of what it holds.
+            steps.close()
 
-    def _answer(self, conversation: Conversation[R], step: Step) -> None:
+    def _next(self, steps: Steps[R], step: Step) -> Step:
+        """Perform a step and return the next; raises StopIteration at the end."""
         try:
             result = self._send(step) if type(step) is Send else self._perform(step)
         except ClientError as error:
-            conversation.fail(error)
-        else:
-            conversation.answer(result)
+            return steps.throw(error)
+        return steps.send(result)
 
     def _perform(self, step: Step) -> object:
         match step:
@@ -212,34 +212,49 @@ class _Begun:
 
     def __init__(self, calls: BlockingCalls, steps: Steps[Prediction]) -> None:
         self._calls = calls
-        self._conversation = Conversation(steps)
+        self._steps = steps
         self._in_flight: InFlight | None = None
-        # Up to the first ModelInfer, one after the other: metadata are fetched once.
-        while (step := self._conversation.step) is not None:
-            if type(step) is Send and step.method == INFER:
-                try:
-                    self._in_flight = calls._begin(step)
-                    break
-                except ClientError as error:
-                    self._conversation.fail(error)
-            else:
-                calls._answer(self._conversation, step)
+        self._prediction: Prediction | None = None
+        self._error: ClientError | None = None
+        try:
+            step = next(steps)
+            # Up to the first ModelInfer, one after the other: metadata are fetched once.
+            while type(step) is not Send or step.method != INFER:
+                step = calls._next(steps, step)
+            self._in_flight = calls._begin(step)
+        except StopIteration as end:
+            self._prediction = end.value
+        except ClientError as error:
+            self._error = error
 
     def done(self) -> bool:
         return self._in_flight is None or self._in_flight.done()
 
     def finish(self) -> Prediction:
+        """Return the prediction, or raise what there is instead."""
+        if self._error is not None:
+            raise self._error
         if self._in_flight is not None:
+            self._prediction = self._go_on(self._in_flight)
+        if self._prediction is None:
+            raise RuntimeError("a conversation that predicts ended without a prediction")
+        return self._prediction
+
+    def _go_on(self, in_flight: InFlight) -> Prediction:
+        try:
             try:
-                reply = self._in_flight.result()
+                reply = in_flight.result()
             except ClientError as error:
-                self._conversation.fail(error)
+                step = self._steps.throw(error)
             else:
-                self._conversation.answer(reply)
-            self._in_flight = None
-        return self._calls._finish(self._conversation)
+                step = self._steps.send(reply)
+            while True:
+                step = self._calls._next(self._steps, step)
+        except StopIteration as end:
+            prediction: Prediction = end.value
+            return prediction
 
     def cancel(self) -> None:
         if self._in_flight is not None:
             self._in_flight.cancel()
-        self._conversation.close()
+        self._steps.close()

@@ -16,6 +16,7 @@ from forwardpass.client._columns import feature_names, output_columns
 from forwardpass.client._inputs import Given, Inputs, read_inputs, undeclared
 from forwardpass.client._layout import Layout, bytes_field
 from forwardpass.client._outputs import drop_row_axes, read_outputs, select
+from forwardpass.client._pieces import row_bytes
 from forwardpass.client.errors import InvalidInputError, ProtocolError
 from forwardpass.client.model import ModelSpec
 from forwardpass.client.prediction import Prediction
@@ -75,6 +76,8 @@ class ModelCodec:
         self._outputs = {output.name: output for output in spec.outputs}
         self._features = feature_names(spec)
         self._columns = output_columns(spec)
+        self.row_bytes = row_bytes(spec)
+        """Of rows that may be cut into several calls; None if they may not."""
         self._layouts: dict[int, Layout] = {}
         """The last one seen of each length."""
 

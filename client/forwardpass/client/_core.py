@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from forwardpass.client._codec import ModelCodec, parse
 from forwardpass.client._inputs import Given, Inputs
-from forwardpass.client._pieces import Joined, cut, has_rows, pieces, rows_in, rows_that_fit
+from forwardpass.client._pieces import Joined, cut, has_rows, pieces, rows_in
 from forwardpass.client._progress import Report, reporting
 from forwardpass.client._steps import INFER, Acquire, Metadata, Send, Sleep, Steps, Window
 from forwardpass.client._tracing import trace_metadata
@@ -224,8 +224,10 @@ class Core:
     def _rows_per_call(self, codec: ModelCodec, given: Given, asked: int | None) -> int | None:
         """Return the rows that a call may have; None for any."""
         if asked is None:
-            limit = self._max_message_bytes
-            return None if limit is None else rows_that_fit(codec.spec, given, limit)
+            limit, size = self._max_message_bytes, codec.row_bytes
+            if limit is None or size is None or size * rows_in(given) <= limit:
+                return None
+            return max(1, limit // size) if has_rows(codec.spec, given) else None
         if asked < 1 or not has_rows(codec.spec, given):
             raise InvalidInputError(
                 f"model {codec.model!r}, rows_per_call: expected 1 or more, for inputs with as "

@@ -44,6 +44,9 @@ def read_inputs(specs: Sequence[TensorSpec], x: Inputs, features: Features) -> G
     Raises TensorError if inputs or features are missing or unknown, one is no array, or some
     are single rows and some are not.
     """
+    if len(specs) == 1 and type(x) is np.ndarray and x.ndim == len(specs[0].shape):
+        # What most calls bring, and nothing to find out about.
+        return Given(tuple(specs), (x,), single_row=False)
     given = _by_name(specs, x, features)
     arrays = tuple(_read_input(spec, given[spec.name], features) for spec in specs)
     without_row_axis = [

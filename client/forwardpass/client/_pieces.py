@@ -17,7 +17,7 @@ from forwardpass.proto.spec import TensorError, TensorSpec, format_shape
 
 def rows_in(given: Given) -> int:
     """Return how many rows were given."""
-    return len(given.arrays[0])
+    return given.arrays[0].shape[0] if given.arrays[0].ndim else 1
 
 
 def has_rows(spec: ModelSpec, given: Given) -> bool:
@@ -32,19 +32,16 @@ def has_rows(spec: ModelSpec, given: Given) -> bool:
     )
 
 
-def rows_that_fit(spec: ModelSpec, given: Given, max_message_bytes: int) -> int | None:
-    """Return how many rows a call may have so that neither message is larger; None for any.
+def row_bytes(spec: ModelSpec) -> int | None:
+    """Return the bytes of a row in the larger one of request and reply.
 
-    None, too, where cutting could change an answer: where the server did not prove that rows do
-    not depend on one another.
+    None where it is not known, and where cutting could change an answer: where the server did
+    not prove that rows do not depend on one another.
     """
-    if spec.properties.get(BATCH_INVARIANT) != "true" or not has_rows(spec, given):
+    if spec.properties.get(BATCH_INVARIANT) != "true":
         return None
     sent, answered = _row_bytes(spec.inputs), _row_bytes(spec.outputs)
-    if sent is None:
-        return None
-    size = max(1, sent, answered or 0)
-    return None if size * rows_in(given) <= max_message_bytes else max(1, max_message_bytes // size)
+    return None if sent is None else max(1, sent, answered or 0)
 
 
 def cut(given: Given, start: int, stop: int) -> Given:
