@@ -74,7 +74,8 @@ def test_one_input_named_as_such_may_be_an_array(client):
         (
             {"age": 1, "mean radius": 2},
             "input 'x': expected one column for each of the model's 3 features, "
-            "got none for 'mass'; name the columns as the model does: 'age', 'mean radius', 'mass'",
+            "got none for 'mass'; name them as the model does ('age', 'mean radius', 'mass'), or "
+            "send {'x': array}",
         ),
         (
             {"age": 1, "mean_radius": 2, "mass": 3},

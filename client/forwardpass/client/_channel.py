@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +171,9 @@ def _is_loopback(target: str) -> bool:
 
 
 def _is_loopback_host(address: str) -> bool:
+    # For tokens in plain text alone; an import that every program would wait for.
+    from ipaddress import ip_address
+
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ip_address(host).is_loopback

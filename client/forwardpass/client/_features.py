@@ -1,7 +1,6 @@
 """Columns by the names of a model's features -> the rows of its input, in the model's order."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -77,18 +76,23 @@ def _check_names(spec: TensorSpec, features: Sequence[str], given: list[object])
         f"input {spec.name!r}",
         expected=f"one column for each of the model's {len(features)} features",
         got=", and ".join(got),
-        fix=_fix(missing, unknown, features),
+        fix=_fix(spec, missing, unknown, features),
     )
 
 
-def _fix(missing: Sequence[str], unknown: Sequence[object], features: Sequence[str]) -> str:
+def _fix(
+    spec: TensorSpec, missing: Sequence[str], unknown: Sequence[object], features: Sequence[str]
+) -> str:
+    # Of no use until somebody errs, and as long to import as half of this package.
+    from difflib import get_close_matches
+
     for name in unknown:
         (close, *_) = [*get_close_matches(str(name), missing, 1), ""]
         if close:
             return f"is {quote(name)} meant to be {quote(close)}?"
     if unknown and not missing:
         return f"leave out {_list(unknown)}"
-    return f"name the columns as the model does: {_list(features)}"
+    return f"name them as the model does ({_list(features)}), or send {{{spec.name!r}: array}}"
 
 
 def _column(spec: TensorSpec, name: str, value: Any) -> NDArray[Any]:

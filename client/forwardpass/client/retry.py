@@ -1,6 +1,5 @@
 """When a call that failed is made again, and after which pause."""
 
-import random
 from dataclasses import dataclass
 from threading import Lock
 
@@ -71,6 +70,9 @@ class Retrier:
                 return None
             self._left -= 1
         longest = min(policy.max_s, policy.first_s * 2.0 ** (attempt - 1))
+        # Only now: importing it takes longer than most of this package.
+        import random
+
         # Chance keeps callers that failed together from coming back together.
         return longest * (0.5 + random.random() / 2)  # noqa: S311  # no secret
 
