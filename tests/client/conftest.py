@@ -87,7 +87,7 @@ class OipServer:
 
     @property
     def target(self) -> str:
-        return f"localhost:{self.port}"
+        return f"127.0.0.1:{self.port}"
 
     def start(self, credentials: grpc.ServerCredentials | None = None) -> grpc.Server:
         server = grpc.server(ThreadPoolExecutor(max_workers=16))
@@ -100,7 +100,7 @@ class OipServer:
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),)
         )
-        address = "localhost:0"
+        address = "127.0.0.1:0"
         if credentials is None:
             self.port = server.add_insecure_port(address)
         else:

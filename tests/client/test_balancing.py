@@ -101,3 +101,12 @@ def test_an_address_where_nothing_answers_costs_no_call(replicas, connect):
         before = calls(second)
         call(client, 40)
         assert calls(second) - before == 40
+
+
+def test_a_name_of_this_machine_is_one_server_though_it_has_two_addresses(tmp_path, connect):
+    # As where a server listens on ::1, and another program's on the same port of 127.0.0.1.
+    onnx_files.save(onnx_files.linear(), tmp_path / "linear" / "1" / "model.onnx")
+    with serving(tmp_path) as served:
+        with connect(f"localhost:{served.server.port}", retry=None) as client:
+            call(client, 20)
+        assert calls(served) == 20

@@ -141,5 +141,5 @@ def test_properties_of_another_form_name_no_columns(text: str, reply: object) ->
         name="m", versions=(), platform="", inputs=(), outputs=(), properties={OUTPUTS: text}
     )
     codec = ModelCodec(spec, "m", "", "target")
-    request = codec.encode({"x": np.zeros((1, 1))})
+    request = codec.write(codec.read({"x": np.zeros((1, 1))}))
     assert codec.decode(reply({"y": np.ones((1, 1))}), request).columns == {}

@@ -62,7 +62,7 @@ def address(
         # A server that restarts is back within a second, and gRPC waits that long to look.
         "grpc.initial_reconnect_backoff_ms": 100,
         "grpc.max_reconnect_backoff_ms": 5_000,
-        "grpc.service_config": _service_config(health_checks=health_checks),
+        "grpc.service_config": _service_config(target, health_checks=health_checks),
     }
     if keepalive_s is not None:
         ours |= _keepalive(keepalive_s)
@@ -84,12 +84,15 @@ def _check_target(target: str) -> None:
         )
 
 
-def _service_config(*, health_checks: bool) -> str:
+def _service_config(target: str, *, health_checks: bool) -> str:
     # gRPC's own choice is to send everything to the first address that answers. An address that
     # fails is left out either way; health checks leave out those that say they are about to go.
     config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
     if health_checks:
         config["healthCheckConfig"] = {"serviceName": ""}
+    elif target.rpartition(":")[0].removeprefix("dns:///") == "localhost":
+        # Two addresses of one machine, and two servers may listen there on one port.
+        config = {}
     return json.dumps(config)
 
 
