@@ -116,8 +116,9 @@ class Proxy:
 
 
 def _close(each: socket.socket) -> None:
-    # Closing alone would not wake the thread that waits for data of it.
     with suppress(OSError):
-        if each.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) != _RESET_ON_CLOSE:
-            each.shutdown(socket.SHUT_RDWR)
+        resets = each.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == _RESET_ON_CLOSE
+        # Closing alone would not wake the thread that waits for data of it, and until then the
+        # connection stays. Shut for writing, too, it would end in order rather than be reset.
+        each.shutdown(socket.SHUT_RD if resets else socket.SHUT_RDWR)
     each.close()
