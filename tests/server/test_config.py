@@ -37,6 +37,11 @@ def test_the_defaults_are_valid_and_safe() -> None:
         {"max_streams": 1},
         {"tls_cert": PEM, "tls_key": PEM},
         {"tls_cert": PEM, "tls_key": PEM, "tls_client_ca": PEM},
+        {"tokens": PEM},
+        {"tokens": PEM, "host": "::1"},
+        {"tokens": PEM, "host": "localhost"},
+        {"tokens": PEM, "host": "0.0.0.0", "tls_cert": PEM, "tls_key": PEM},
+        {"tokens": PEM, "host": "0.0.0.0", "insecure_tokens": True},
     ],
 )
 def test_limits_are_allowed(settings: dict[str, Any]) -> None:
@@ -46,6 +51,8 @@ def test_limits_are_allowed(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        ({"tokens": PEM, "host": "0.0.0.0"}, ["tokens", "TLS", "0.0.0.0", "insecure_tokens"]),
+        ({"tokens": PEM, "host": "example.org"}, ["tokens", "example.org"]),
         ({"port": -1}, ["port", "65535", "-1"]),
         ({"port": 65536}, ["port", "65535", "65536"]),
         ({"max_message_bytes": 1023}, ["max_message_bytes", "1024", "1023"]),

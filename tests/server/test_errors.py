@@ -36,6 +36,8 @@ def test_codes_have_grpcs_numbers(status: Status) -> None:
         (errors.ModelLoadingError, "UNAVAILABLE"),
         (errors.UnsupportedError, "UNIMPLEMENTED"),
         (errors.NotAllowedError, "PERMISSION_DENIED"),
+        (errors.UnauthenticatedError, "UNAUTHENTICATED"),
+        (errors.PermissionDeniedError, "PERMISSION_DENIED"),
         (errors.TooManyStreamsError, "RESOURCE_EXHAUSTED"),
         (errors.ShuttingDownError, "UNAVAILABLE"),
         (errors.RegionNotFoundError, "NOT_FOUND"),
@@ -54,6 +56,15 @@ def test_each_cause_has_the_protocols_code(cause: type[ServingError], code: str)
     assert STATUS[cause].name == code
 
 
+def test_a_model_not_found_lists_what_one_may_see() -> None:
+    error = errors.ModelNotFoundError("m", ["secret", "public"], unloaded=True)
+
+    assert "secret" in str(error)
+    assert str(error.as_seen(lambda name: name == "public")).endswith(
+        "was unloaded; available: public"
+    )
+
+
 TENSOR = TensorError("input 'x'", expected="shape [2]", got="[3]", fix="send [2]")
 
 
@@ -68,6 +79,9 @@ TENSOR = TensorError("input 'x'", expected="shape [2]", got="[3]", fix="send [2]
         (errors.MessageTooLargeError(9, 8), ["9", "8", "--max-message-bytes"]),
         (errors.QueueFullError("m", 9), ["'m'", "9", "--max-queue"]),
         (errors.NotAllowedError("this", "--that"), ["this", "not allowed", "--that"]),
+        (errors.UnauthenticatedError("there is none"), ["authorization: Bearer", "operator"]),
+        (errors.PermissionDeniedError("web", "infer", "m"), ["'web'", "infer", "'m'", "operator"]),
+        (errors.PermissionDeniedError("web", "read", None), ["'web'", "read", "as a whole"]),
         (errors.TooManyStreamsError(9), ["9", "--max-streams"]),
         (errors.ShuttingDownError(), ["shuts down", "again"]),
         (errors.RegionNotFoundError("r", ["b", "a"]), ["'r'", "registered: a, b"]),

@@ -1,19 +1,13 @@
 """TLS, and certificates asked of the clients."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from support import onnx_files
+from support.certificates import Identity
 from support.rpc import Stub
 from support.served import GOOD, assert_answered
 
@@ -22,57 +16,15 @@ from forwardpass.server.config import Config
 from forwardpass.server.transport.grpcio import ListenError
 
 
-@dataclass(frozen=True)
-class Identity:
-    """A certificate and its key, as PEM."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-    @property
-    def chain_pem(self) -> bytes:
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
-
-    @property
-    def key_pem(self) -> bytes:
-        return self.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-
-
-def identity(name: str, issuer: Identity | None = None) -> Identity:
-    """Make a certificate for this machine, of the issuer or, without one, an authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject if issuer is None else issuer.certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .sign(key if issuer is None else issuer.key, hashes.SHA256())
-    )
-    return Identity(certificate, key)
-
-
 @pytest.fixture(scope="module")
 def authority() -> Identity:
-    return identity("authority")
+    return Identity.make("authority")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, authority: Identity) -> Path:
     root = tmp_path_factory.mktemp("tls")
-    own = identity("server", authority)
+    own = Identity.make("server", authority)
     (root / "cert.pem").write_bytes(own.chain_pem)
     (root / "key.pem").write_bytes(own.key_pem)
     (root / "ca.pem").write_bytes(authority.chain_pem)
@@ -109,14 +61,14 @@ def test_tls_answers_who_trusts_its_authority(one_way: int, authority: Identity)
 
 
 def test_tls_answers_nobody_else(one_way: int) -> None:
-    stranger = grpc.ssl_channel_credentials(identity("stranger").chain_pem)
+    stranger = grpc.ssl_channel_credentials(Identity.make("stranger").chain_pem)
 
     assert code_for(one_way, None) is grpc.StatusCode.UNAVAILABLE
     assert code_for(one_way, stranger) is grpc.StatusCode.UNAVAILABLE
 
 
 def test_mutual_tls_answers_clients_of_its_authority(mutual: int, authority: Identity) -> None:
-    client = identity("client", authority)
+    client = Identity.make("client", authority)
     credentials = grpc.ssl_channel_credentials(
         authority.chain_pem, client.key_pem, client.chain_pem
     )
@@ -126,7 +78,7 @@ def test_mutual_tls_answers_clients_of_its_authority(mutual: int, authority: Ide
 
 
 def test_mutual_tls_answers_nobody_else(mutual: int, authority: Identity) -> None:
-    stranger = identity("client", identity("another authority"))
+    stranger = Identity.make("client", Identity.make("another authority"))
     anonymous = grpc.ssl_channel_credentials(authority.chain_pem)
     unknown = grpc.ssl_channel_credentials(
         authority.chain_pem, stranger.key_pem, stranger.chain_pem

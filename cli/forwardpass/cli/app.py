@@ -322,6 +322,22 @@ def serve(
             envvar="FORWARDPASS_TLS_CLIENT_CA",
         ),
     ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            help="Who may call, and what: a file with a line for each token (forwardpass token "
+            "makes them). Without it everybody may do everything.",
+            envvar="FORWARDPASS_TOKENS",
+        ),
+    ] = None,
+    insecure_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-tokens",
+            help="Take tokens without TLS from other machines, too: behind a proxy that ends TLS.",
+            envvar="FORWARDPASS_INSECURE_TOKENS",
+        ),
+    ] = False,
 ) -> None:
     """Serve models over gRPC until SIGTERM or Ctrl-C."""
     from forwardpass.cli.serve import serve_models
@@ -354,10 +370,28 @@ def serve(
             tls_cert=tls_cert,
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,
+            tokens=tokens,
+            insecure_tokens=insecure_tokens,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
     serve_models(config)
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Whose it is; stands in errors and logs.")],
+    models: Annotated[
+        str, typer.Option(help="Patterns of the models it is for, as in 'iris_*,digits'.")
+    ] = "*",
+    calls: Annotated[
+        str, typer.Option(help="Kinds of call it is for: infer, read, control.")
+    ] = "infer,read",
+) -> None:
+    """Make a bearer token: the token on stderr, once, and its line for serve --tokens on stdout."""
+    from forwardpass.cli.token import make_token
+
+    make_token(name, models.split(","), calls.split(","))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import NoReturn, Self
 
+from forwardpass.server.access import Access
 from forwardpass.server.batching import QueueLimits
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.config import Config
@@ -36,7 +37,8 @@ class Server:
     def __init__(self, config: Config) -> None:
         """Look at the path and bind the port.
 
-        Raises RepositoryError if the path offers no model, ListenError if the port is taken.
+        Raises RepositoryError if the path offers no model, TokensError if the file of tokens
+        cannot be read, ListenError if the port is taken.
         """
         if not scan(config.models).files:
             raise EmptyRepositoryError(config.models)
@@ -55,7 +57,7 @@ class Server:
             regions=regions,
             extensions=extensions,
         )
-        self._transport = GrpcioServer(config, service, self._health)
+        self._transport = GrpcioServer(config, service, self._health, Access(config.tokens))
         self.port = self._transport.port
 
     def start(self) -> None:

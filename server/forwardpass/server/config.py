@@ -1,6 +1,7 @@
 """The server's settings: one frozen object, built at the edge and passed down."""
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from forwardpass.server.guard import Limits
@@ -62,6 +63,11 @@ class Config:
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     """CA that clients' certificates must come from (mutual TLS)."""
+    tokens: Path | None = None
+    """Who may call, and what (see `forwardpass.server.tokens`); None: everybody, everything."""
+    insecure_tokens: bool = False
+    """Whether tokens are taken over connections that others can read, as behind a proxy that
+    ends TLS."""
 
     def __post_init__(self) -> None:
         if self.poll_s is not None and not 0.01 <= self.poll_s <= 86400:
@@ -98,3 +104,17 @@ class Config:
             raise ValueError("tls_cert and tls_key: expected both or neither, got one")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca: needs tls_cert and tls_key, got neither")
+        readable = self.tls_cert is None and not _is_loopback(self.host)
+        if self.tokens is not None and readable and not self.insecure_tokens:
+            raise ValueError(
+                f"tokens: expected TLS, since {self.host!r} is reached by others, who could read "
+                "tokens on their way; got no tls_cert. Behind a proxy that ends TLS set "
+                "insecure_tokens"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

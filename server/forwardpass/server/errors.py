@@ -4,7 +4,7 @@ Nothing here knows gRPC: `STATUS` maps each cause to a status code by its public
 the transport is the only part that turns it into an answer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -25,6 +25,7 @@ class Status(IntEnum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,16 @@ class ModelNotFoundError(ServingError):
 
     def __init__(self, name: str, available: Iterable[str], *, unloaded: bool = False) -> None:
         what = "was unloaded" if unloaded else "not found"
-        names = ", ".join(sorted(available)) or "none"
+        self._available = list(available)
+        names = ", ".join(sorted(self._available)) or "none"
         super().__init__(f"model {quote(name)} {what}; available: {names}")
+        self._name = name
+        self._unloaded = unloaded
+
+    def as_seen(self, visible: Callable[[str], bool]) -> "ModelNotFoundError":
+        """Return the error as it is for someone to whom only some models are visible."""
+        available = filter(visible, self._available)
+        return ModelNotFoundError(self._name, available, unloaded=self._unloaded)
 
 
 class VersionNotFoundError(ServingError):
@@ -129,6 +138,29 @@ class NotAllowedError(ServingError):
     def __init__(self, what: str, flag: str) -> None:
         super().__init__(
             f"{what}: not allowed on this server; its operator may start it with {flag}"
+        )
+
+
+class UnauthenticatedError(ServingError):
+    """Nobody knows who calls, on a server that wants to know."""
+
+    def __init__(self, why: str) -> None:
+        """Say what is wrong with the call's `authorization`, without a word of it."""
+        super().__init__(
+            f"expected metadata 'authorization: Bearer TOKEN' with a token of this server, but "
+            f"{why}; ask its operator for one"
+        )
+
+
+class PermissionDeniedError(ServingError):
+    """Something that this caller may not do; whether the model exists is not told."""
+
+    def __init__(self, caller: str, action: str, model: str | None) -> None:
+        """Name who may not do what; model is None where it is about the server as a whole."""
+        what = "the server as a whole (models '*')" if model is None else f"model {quote(model)}"
+        super().__init__(
+            f"{caller!r} has no permission to {action} for {what}; the server's operator may "
+            "give it in the file of tokens"
         )
 
 
@@ -233,6 +265,8 @@ STATUS: dict[type[ServingError], Status] = {
     CallCancelledError: Status.CANCELLED,
     UnsupportedError: Status.UNIMPLEMENTED,
     NotAllowedError: Status.PERMISSION_DENIED,
+    UnauthenticatedError: Status.UNAUTHENTICATED,
+    PermissionDeniedError: Status.PERMISSION_DENIED,
     TooManyStreamsError: Status.RESOURCE_EXHAUSTED,
     ShuttingDownError: Status.UNAVAILABLE,
     RegionNotFoundError: Status.NOT_FOUND,

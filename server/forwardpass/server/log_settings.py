@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from forwardpass.proto import inference_pb2 as pb
+from forwardpass.server.caller import Action, Caller
 from forwardpass.server.errors import InvalidRequestError, UnsupportedError
-from forwardpass.server.rpc import Extension, rpc
+from forwardpass.server.rpc import Extension, rpc_for_caller
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +48,13 @@ _KINDS = {
 
 def log_settings() -> Extension:
     """Offer LogSettings, for the process as a whole."""
-    return Extension(names=["logging"], rpcs={"LogSettings": rpc(pb.LogSettingsRequest, _answer)})
+    return Extension(
+        names=["logging"], rpcs={"LogSettings": rpc_for_caller(pb.LogSettingsRequest, _answer)}
+    )
 
 
-def _answer(request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:
+def _answer(request: pb.LogSettingsRequest, caller: Caller) -> pb.LogSettingsResponse:
+    caller.check(Action.CONTROL if request.settings else Action.READ, None)
     if "log_file" in request.settings:
         raise UnsupportedError("log_file: the log goes to stderr; its operator may redirect it")
     wanted = {name: _value(name, request) for name in _KINDS if name in request.settings}

@@ -6,6 +6,7 @@ from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto import metadata
 from forwardpass.proto.spec import TensorSpec
 from forwardpass.server.batching import QueueLimits
+from forwardpass.server.caller import Action
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.model import Model
 from forwardpass.server.repository import MODEL_FILE
@@ -29,7 +30,8 @@ def model_configuration(catalog: Catalog, versions: VersionPolicy, queue: QueueL
         return pb.ModelConfigResponse(config=_config(model, versions, queue))
 
     return Extension(
-        names=["model_configuration"], rpcs={"ModelConfig": rpc(pb.ModelConfigRequest, answer)}
+        names=["model_configuration"],
+        rpcs={"ModelConfig": rpc(pb.ModelConfigRequest, answer, needs=Action.READ, model="name")},
     )
 
 

@@ -4,10 +4,11 @@ from collections.abc import Collection, Mapping
 
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.spec import quote
+from forwardpass.server.caller import Action, Caller
 from forwardpass.server.catalog import Catalog, State
 from forwardpass.server.errors import InvalidRequestError, NotAllowedError, UnsupportedError
 from forwardpass.server.lifecycle import Lifecycle
-from forwardpass.server.rpc import Extension, rpc
+from forwardpass.server.rpc import Extension, rpc_for_caller
 
 FLAG = "--model-control"
 
@@ -29,17 +30,23 @@ class ModelControl:
         return Extension(
             names=["model_repository"],
             rpcs={
-                "RepositoryIndex": rpc(pb.RepositoryIndexRequest, self._index),
-                "RepositoryModelLoad": rpc(pb.RepositoryModelLoadRequest, self._load),
-                "RepositoryModelUnload": rpc(pb.RepositoryModelUnloadRequest, self._unload),
+                "RepositoryIndex": rpc_for_caller(pb.RepositoryIndexRequest, self._index),
+                "RepositoryModelLoad": rpc_for_caller(pb.RepositoryModelLoadRequest, self._load),
+                "RepositoryModelUnload": rpc_for_caller(
+                    pb.RepositoryModelUnloadRequest, self._unload
+                ),
             },
         )
 
-    def _index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+    def _index(
+        self, request: pb.RepositoryIndexRequest, caller: Caller
+    ) -> pb.RepositoryIndexResponse:
         if request.repository_name:
             raise _one_repository(request.repository_name)
         reply = pb.RepositoryIndexResponse()
         for entry in self._catalog.index():
+            if not caller.may(Action.READ, entry.name):
+                continue
             if entry.state is State.READY or not request.ready:
                 reply.models.add(
                     name=entry.name,
@@ -49,20 +56,26 @@ class ModelControl:
                 )
         return reply
 
-    def _load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
-        name = self._name(request)
+    def _load(
+        self, request: pb.RepositoryModelLoadRequest, caller: Caller
+    ) -> pb.RepositoryModelLoadResponse:
+        name = self._name(request, caller)
         _check_parameters(request.parameters, known=())
         self._lifecycle.load(name)
         return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
 
-    def _unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
-        name = self._name(request)
+    def _unload(
+        self, request: pb.RepositoryModelUnloadRequest, caller: Caller
+    ) -> pb.RepositoryModelUnloadResponse:
+        name = self._name(request, caller)
         _check_parameters(request.parameters, known=_UNLOAD_PARAMETERS)
         self._lifecycle.unload(name)
         return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
 
     def _name(
-        self, request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
+        self,
+        request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest,
+        caller: Caller,
     ) -> str:
         """Return the model that a request is about; raises unless it may be asked for."""
         if not self._allowed:
@@ -77,6 +90,7 @@ class ModelControl:
                 f"expected the name of a model in the repository, got {quote(name)}; "
                 "paths are not taken",
             )
+        caller.check(Action.CONTROL, name)
         return name
 
 

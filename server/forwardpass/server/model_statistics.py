@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from forwardpass.proto import inference_pb2 as pb
+from forwardpass.server.caller import Action, Caller
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.errors import (
     InvalidRequestError,
@@ -10,23 +11,30 @@ from forwardpass.server.errors import (
     VersionNotFoundError,
 )
 from forwardpass.server.model import Model
-from forwardpass.server.rpc import Extension, rpc
+from forwardpass.server.rpc import Extension, rpc_for_caller
 from forwardpass.server.statistics import Calls, Runs
 
 
 def model_statistics(catalog: Catalog) -> Extension:
     """Offer ModelStatistics."""
 
-    def answer(request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+    def answer(request: pb.ModelStatisticsRequest, caller: Caller) -> pb.ModelStatisticsResponse:
+        def visible(name: str) -> bool:
+            return caller.may(Action.READ, name)
+
+        if request.name:
+            caller.check(Action.READ, request.name)
         try:
-            models = list(_asked(catalog, request))
+            models = [model for model in _asked(catalog, request) if visible(model.name)]
         except (ModelNotFoundError, VersionNotFoundError) as error:
+            seen = error.as_seen(visible) if isinstance(error, ModelNotFoundError) else error
             # Triton's code for it, where other RPCs say NOT_FOUND.
-            raise InvalidRequestError("name", str(error)) from error
+            raise InvalidRequestError("name", str(seen)) from error
         return pb.ModelStatisticsResponse(model_stats=map(_statistics, models))
 
     return Extension(
-        names=["statistics"], rpcs={"ModelStatistics": rpc(pb.ModelStatisticsRequest, answer)}
+        names=["statistics"],
+        rpcs={"ModelStatistics": rpc_for_caller(pb.ModelStatisticsRequest, answer)},
     )
 
 

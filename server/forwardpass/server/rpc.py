@@ -7,12 +7,26 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from forwardpass.server.errors import InternalError, InvalidRequestError, ServingError
+from forwardpass.server.caller import Action, Caller
+from forwardpass.server.errors import (
+    InternalError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ServingError,
+)
 
 logger = logging.getLogger(__name__)
 
-Rpc = Callable[[bytes], bytes]
-"""Serialized request -> serialized reply; raises ServingError."""
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """One RPC of the server."""
+
+    answer: Callable[[bytes, Caller], bytes]
+    """Serialized request, who sent it -> serialized reply; raises ServingError."""
+    open: bool = False
+    """Whether it answers everybody, so that nobody has to be asked who calls."""
+
 
 _M = TypeVar("_M", bound=Message)
 
@@ -27,19 +41,50 @@ class Extension:
     """By the method's name."""
 
 
-def rpc(request_type: type[_M], answer: Callable[[_M], Message]) -> Rpc:
-    """Make an RPC of a function of messages; what it raises unexpectedly is InternalError."""
+def rpc(
+    request_type: type[_M],
+    answer: Callable[[_M], Message],
+    *,
+    needs: Action | None,
+    model: str | None = None,
+) -> Rpc:
+    """Make an RPC of a function of messages.
 
-    def call(message: bytes) -> bytes:
+    needs: What a caller has to have permission for; None: any caller who is known may call it.
+    model: The request's field that names the model; None: it is about the server as a whole.
+    """
+
+    def permitted(request: _M, caller: Caller) -> Message:
+        if needs is not None:
+            caller.check(needs, None if model is None else getattr(request, model))
+        return answer(request)
+
+    return rpc_for_caller(request_type, permitted)
+
+
+def open_rpc(request_type: type[_M], answer: Callable[[_M], Message]) -> Rpc:
+    """Make an RPC for everybody, known or not, of a function of messages."""
+    return Rpc(rpc(request_type, answer, needs=None).answer, open=True)
+
+
+def rpc_for_caller(request_type: type[_M], answer: Callable[[_M, Caller], Message]) -> Rpc:
+    """Make an RPC of a function that looks itself at what its caller may do.
+
+    What it raises unexpectedly is InternalError.
+    """
+
+    def call(message: bytes, caller: Caller) -> bytes:
         try:
-            return answer(parse(request_type, message)).SerializeToString()
+            return answer(parse(request_type, message), caller).SerializeToString()
+        except ModelNotFoundError as error:
+            raise error.as_seen(lambda name: caller.may(Action.READ, name)) from error
         except ServingError:
             raise
         except Exception as error:
             logger.exception("unexpected error in %s", answer.__name__)
             raise InternalError from error
 
-    return call
+    return Rpc(call)
 
 
 def parse(message_type: type[_M], message: bytes) -> _M:

@@ -15,6 +15,7 @@ from forwardpass.proto import timing
 from forwardpass.proto.spec import TensorSpec
 from forwardpass.proto.version import __version__
 from forwardpass.server.batching import Job, Kind
+from forwardpass.server.caller import ANYONE, Action, Caller
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.errors import (
     InternalError,
@@ -28,7 +29,7 @@ from forwardpass.server.health import Health
 from forwardpass.server.model import Model
 from forwardpass.server.plan import Plan
 from forwardpass.server.regions import Regions
-from forwardpass.server.rpc import Extension, Rpc, parse, rpc
+from forwardpass.server.rpc import Extension, Rpc, open_rpc, parse, rpc
 from forwardpass.server.validation import Inference, validate
 from forwardpass.server.wire import split
 
@@ -57,6 +58,7 @@ class Call:
     """On the clock of time.monotonic."""
     active: Callable[[], bool] | None = None
     """Whether the caller is still there."""
+    caller: Caller = ANYONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +102,15 @@ class Service:
         self._regions = Regions() if regions is None else regions
         self._extensions = (*EXTENSIONS, *(name for other in extensions for name in other.names))
         self.unary: dict[str, Rpc] = {
-            "ServerLive": rpc(pb.ServerLiveRequest, self._server_live),
-            "ServerReady": rpc(pb.ServerReadyRequest, self._server_ready),
-            "ModelReady": rpc(pb.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": rpc(pb.ServerMetadataRequest, self._server_metadata),
-            "ModelMetadata": rpc(pb.ModelMetadataRequest, self._model_metadata),
+            "ServerLive": open_rpc(pb.ServerLiveRequest, self._server_live),
+            "ServerReady": open_rpc(pb.ServerReadyRequest, self._server_ready),
+            "ServerMetadata": rpc(pb.ServerMetadataRequest, self._server_metadata, needs=None),
+            "ModelReady": rpc(
+                pb.ModelReadyRequest, self._model_ready, needs=Action.READ, model="name"
+            ),
+            "ModelMetadata": rpc(
+                pb.ModelMetadataRequest, self._model_metadata, needs=Action.READ, model="name"
+            ),
         }
         """The unary RPCs but ModelInfer by name."""
         for extension in extensions:
@@ -135,7 +141,7 @@ class Service:
 
     def _prepare(self, call: Call) -> _Work:
         arrived_ns = perf_counter_ns()
-        plan, id_field, tensors = self._decode(call.message)
+        plan, id_field, tensors = self._decode(call.message, call.caller)
         job = Job(plan.kind, tensors, plan.rows, call.deadline, call.active)
         return _Work(plan, id_field, job, arrived_ns, perf_counter_ns())
 
@@ -167,7 +173,7 @@ class Service:
         }
         return Reply(message, {name: ns / 1e3 for name, ns in parts.items()})
 
-    def _decode(self, message: bytes) -> tuple[Plan, bytes, list[Any]]:
+    def _decode(self, message: bytes, caller: Caller) -> tuple[Plan, bytes, list[Any]]:
         """Return how to answer a call, its id as a field, and its tensors in the model's order."""
         # The plans are those of the models that answer now: taken before a model is looked up.
         plans = self._catalog.plans
@@ -175,9 +181,14 @@ class Service:
         if parts is not None:
             plan = plans.get(parts.head)
             if plan is not None and plan.fits(parts.tensors):
+                caller.check(Action.INFER, plan.model.name)
                 return plan, parts.id_field, plan.in_order(parts.tensors)
         request = parse(pb.ModelInferRequest, message)
-        model = self._catalog.find(request.model_name, request.model_version)
+        caller.check(Action.INFER, request.model_name)
+        try:
+            model = self._catalog.find(request.model_name, request.model_version)
+        except ModelNotFoundError as error:
+            raise error.as_seen(lambda name: caller.may(Action.READ, name)) from error
         inference = self._validate(model, request)
         sent = [tensor.name for tensor in request.inputs]
         plan = Plan.of(model, inference, sent, timed=timing.PARAMETER in request.parameters)

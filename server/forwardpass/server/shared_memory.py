@@ -1,6 +1,7 @@
 """The RPCs about system shared memory: register, unregister, status."""
 
 from forwardpass.proto import inference_pb2 as pb
+from forwardpass.server.caller import Action
 from forwardpass.server.regions import Regions
 from forwardpass.server.rpc import Extension, rpc
 
@@ -38,8 +39,14 @@ def shared_memory(regions: Regions) -> Extension:
     return Extension(
         names=["system_shared_memory"] if regions.allowed else [],
         rpcs={
-            "SystemSharedMemoryStatus": rpc(pb.SystemSharedMemoryStatusRequest, status),
-            "SystemSharedMemoryRegister": rpc(pb.SystemSharedMemoryRegisterRequest, register),
-            "SystemSharedMemoryUnregister": rpc(pb.SystemSharedMemoryUnregisterRequest, unregister),
+            "SystemSharedMemoryStatus": rpc(
+                pb.SystemSharedMemoryStatusRequest, status, needs=Action.READ
+            ),
+            "SystemSharedMemoryRegister": rpc(
+                pb.SystemSharedMemoryRegisterRequest, register, needs=Action.CONTROL
+            ),
+            "SystemSharedMemoryUnregister": rpc(
+                pb.SystemSharedMemoryUnregisterRequest, unregister, needs=Action.CONTROL
+            ),
         },
     )

@@ -34,4 +34,4 @@ def _refuse(request_type: type[Message], why: str) -> Rpc:
     def answer(_: Message) -> NoReturn:
         raise UnsupportedError(why)
 
-    return rpc(request_type, answer)
+    return rpc(request_type, answer, needs=None)

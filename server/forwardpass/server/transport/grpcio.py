@@ -7,14 +7,18 @@ from time import monotonic
 import grpc
 
 from forwardpass.proto import timing
+from forwardpass.server.access import Access
+from forwardpass.server.caller import ANYONE
 from forwardpass.server.config import Config
 from forwardpass.server.errors import MessageTooLargeError, ServingError
 from forwardpass.server.gate import Gate
 from forwardpass.server.health import Health
+from forwardpass.server.rpc import Rpc
 from forwardpass.server.service import SERVICE, Call, Service
 from forwardpass.server.transport.abort import abort
 from forwardpass.server.transport.health import SERVICE as HEALTH_SERVICE
 from forwardpass.server.transport.health import HealthTransport
+from forwardpass.server.transport.metadata import caller_of
 from forwardpass.server.transport.reflection import reflection_handlers
 from forwardpass.server.transport.streams import StreamTransport
 from forwardpass.server.transport.threads import CallThreads
@@ -27,7 +31,8 @@ class ListenError(Exception):
 class GrpcioServer:
     """A gRPC server that hands each call to the service on a thread of its own."""
 
-    def __init__(self, config: Config, service: Service, state: Health) -> None:
+    def __init__(self, config: Config, service: Service, state: Health, access: Access) -> None:
+        self._access = access
         self._limit = config.max_message_bytes
         self._gate = Gate()
         self._threads = CallThreads(config.workers)
@@ -45,13 +50,14 @@ class GrpcioServer:
             ],
         )
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(self._unary(answer))
-            for name, answer in service.unary.items()
+            name: grpc.unary_unary_rpc_method_handler(self._unary(rpc))
+            for name, rpc in service.unary.items()
         }
         handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self._infer(service))
         self._streams = StreamTransport(
             service,
             self._gate,
+            access,
             max_streams=config.max_streams,
             max_message_bytes=self._limit,
         )
@@ -93,7 +99,9 @@ class GrpcioServer:
                         raise MessageTooLargeError(len(message), self._limit)
                     remaining = context.time_remaining()
                     deadline = None if remaining is None else monotonic() + remaining
-                    (answer,) = service.infer([Call(message, deadline, context.is_active)])
+                    caller = caller_of(context, self._access)
+                    call = Call(message, deadline, context.is_active, caller)
+                    (answer,) = service.infer([call])
             except ServingError as error:
                 abort(context, error)
             if isinstance(answer, ServingError):
@@ -104,14 +112,13 @@ class GrpcioServer:
 
         return handle
 
-    def _unary(
-        self, answer: Callable[[bytes], bytes]
-    ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    def _unary(self, rpc: Rpc) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
             try:
                 if len(message) > self._limit:
                     raise MessageTooLargeError(len(message), self._limit)
-                return answer(message)
+                caller = ANYONE if rpc.open else caller_of(context, self._access)
+                return rpc.answer(message, caller)
             except ServingError as error:
                 abort(context, error)
 

@@ -7,11 +7,13 @@ from time import monotonic
 
 import grpc
 
+from forwardpass.server.access import Access
 from forwardpass.server.errors import MessageTooLargeError, ServingError, TooManyStreamsError
 from forwardpass.server.gate import Gate
 from forwardpass.server.service import Call, Service
 from forwardpass.server.streaming import Streams
 from forwardpass.server.transport.abort import abort
+from forwardpass.server.transport.metadata import caller_of
 
 
 class StreamTransport:
@@ -22,8 +24,15 @@ class StreamTransport:
     """
 
     def __init__(
-        self, service: Service, gate: Gate, *, max_streams: int, max_message_bytes: int
+        self,
+        service: Service,
+        gate: Gate,
+        access: Access,
+        *,
+        max_streams: int,
+        max_message_bytes: int,
     ) -> None:
+        self._access = access
         self._streams = Streams(service.infer)
         self._gate = gate
         self._max_streams = max_streams
@@ -50,6 +59,8 @@ class StreamTransport:
             abort(context, TooManyStreamsError(self._max_streams))
         try:
             with self._gate:
+                # Asked before the first message, which may never come.
+                caller_of(context, self._access)
                 yield from self._streams.answer(self._calls(messages, context))
         except ServingError as error:
             abort(context, error)
@@ -63,7 +74,9 @@ class StreamTransport:
             for message in messages:
                 if len(message) > self._max_message_bytes:
                     raise MessageTooLargeError(len(message), self._max_message_bytes)
-                yield Call(message, deadline, context.is_active)
+                # Each time: a token may be revoked while its stream is open.
+                caller = caller_of(context, self._access)
+                yield Call(message, deadline, context.is_active, caller)
         except grpc.RpcError:
             # The caller went away.
             return
