@@ -1,7 +1,9 @@
 import json
 import os
+import pickle
 import stat
 import threading
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -9,6 +11,7 @@ import pytest
 
 from forwardpass.models import (
     ExportProofError,
+    Input,
     ModelExistsError,
     ModelsError,
     Network,
@@ -44,6 +47,21 @@ def test_the_file_is_an_equal_network_and_the_proof_comes_back(network, tmp_path
     assert load(path) == network
     assert list(proof.outputs) == ["y"]
     assert os.listdir(path.parent) == ["model.onnx"]
+
+
+def test_the_range_of_each_feature_stands_in_the_file_and_changes_no_answer(network, tmp_path):
+    x = np.random.default_rng(0).normal(3, 9, (50, 3)).astype(np.float32)
+    ranged = replace(network, input=Input(3, low=x.min(axis=0), high=x.max(axis=0)))
+
+    export(ranged, tmp_path / "net.onnx")
+
+    read = load(tmp_path / "net.onnx")
+    assert read == ranged
+    assert read != network
+    assert pickle.loads(pickle.dumps(ranged)) == ranged
+    assert (read.input.low == x.min(axis=0)).all()
+    assert (read.input.high == x.max(axis=0)).all()
+    assert all((answer == network(x)[name]).all() for name, answer in read(x).items())
 
 
 def test_equal_networks_give_equal_bytes(network, tmp_path):

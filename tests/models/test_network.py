@@ -185,6 +185,10 @@ def test_numpys_texts_become_plain_ones():
         ),
         ({"scale": [1.0, -1.0]}, r"expected a scale of at least .*, got -1 for feature 1;"),
         ({"scale": [1.0, 1e-40]}, r"expected a scale of at least .*e-38 for every feature, got"),
+        ({"low": [0.0, 0.0]}, r"input 'x': expected both low and high, .* got low alone"),
+        ({"high": [0.0, 0.0]}, r"input 'x': expected both low and high, .* got high alone"),
+        ({"low": [0.0], "high": [1.0]}, r"expected low of shape \(2,\), .* x\.min\(axis=0\)"),
+        ({"low": [0, 2], "high": [1, 1]}, r"no low above its high, got 2 above 1 for feature 1;"),
     ],
 )
 def test_an_input_that_does_not_fit_is_refused(options, message):

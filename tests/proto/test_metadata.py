@@ -30,7 +30,21 @@ from forwardpass.proto.metadata import (
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 LISTS = st.lists(TEXT, max_size=4).map(tuple)
 NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4).map(tuple)
-COLUMNS = st.builds(ColumnNames, labels=LISTS, units=LISTS, description=TEXT, thresholds=NUMBERS)
+COLUMNS = st.builds(
+    lambda labels, units, description, thresholds, low: ColumnNames(
+        labels=labels,
+        units=units,
+        description=description,
+        thresholds=thresholds,
+        low=low,
+        high=low[::-1],
+    ),
+    LISTS,
+    LISTS,
+    TEXT,
+    NUMBERS,
+    NUMBERS,
+)
 TENSORS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
 NAMED_TENSORS = st.dictionaries(TEXT, TENSORS, max_size=3)
 JSON = st.recursive(
@@ -99,6 +113,15 @@ def test_columns_of_a_later_writer_are_read() -> None:
         '{"x":{"thresholds":[NaN]}}',
         '{"x":{"thresholds":[Infinity]}}',
         '{"x":{"thresholds":[1' + "0" * 400 + "]}}",
+        '{"x":{"low":5,"high":5}}',
+        '{"x":{"low":[1],"high":["2"]}}',
+        '{"x":{"low":[true],"high":[true]}}',
+        '{"x":{"low":[NaN],"high":[1]}}',
+        '{"x":{"low":[1],"high":[Infinity]}}',
+        '{"x":{"low":[1],"high":[1e999]}}',
+        f'{{"x":{{"low":[1],"high":[1{"0" * 400}]}}}}',
+        '{"x":{"low":[1]}}',
+        '{"x":{"low":[1],"high":[1,2]}}',
     ],
 )
 def test_malformed_columns_are_refused_by_their_key(text: str) -> None:

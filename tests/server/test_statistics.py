@@ -2,6 +2,7 @@
 
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forwardpass.server.errors import Status
+from forwardpass.server.histogram import BOUNDS_NS
 from forwardpass.server.statistics import Calls, Runs, Statistics
 
 Call = tuple[int, int, int, int, int]
@@ -57,14 +60,32 @@ def test_runs_are_summed_up_by_their_rows(runs: list[tuple[int, int, int, int]])
         assert got == Runs(count, *(sum(column) for column in columns))
 
 
+@given(st.lists(st.tuples(*[st.integers(0, 2 * 10**10)] * 4), max_size=300))
+def test_every_phase_of_a_call_is_counted_below_its_bound(calls: list[tuple[int, ...]]) -> None:
+    statistics = Statistics()
+    for call in calls:
+        statistics.answered(1, *call, time.perf_counter_ns())
+
+    phases = statistics.phases()
+
+    assert list(phases) == ["decode", "queue", "compute", "encode", "total"]
+    columns = [*zip(*calls, strict=True)] or [()] * 4
+    for counts, times in zip(phases.values(), [*columns, map(sum, calls)], strict=True):
+        expected = [0] * (len(BOUNDS_NS) + 1)
+        for ns in times:
+            expected[bisect_left(BOUNDS_NS, ns)] += 1
+        assert counts == expected
+
+
 def test_failures_are_counted_apart() -> None:
     statistics = Statistics()
-    statistics.failed(5)
-    statistics.failed(7)
+    statistics.failed(5, Status.INTERNAL)
+    statistics.failed(7, Status.NOT_FOUND)
 
     sums, runs = statistics.read()
 
-    assert sums == Calls(failed=2, failed_ns=12)
+    failed_by = {Status.INTERNAL: 1, Status.NOT_FOUND: 1}
+    assert sums == Calls(failed=2, failed_ns=12, failed_by=failed_by)
     assert not runs
 
 
@@ -92,7 +113,7 @@ def test_nothing_is_lost_or_counted_twice_among_threads() -> None:
             statistics.answered(number, 1, 2, 3, 4, time.perf_counter_ns())
             statistics.ran(number % 3, 5, 6, 7)
             if turn % 10 == 0:
-                statistics.failed(8)
+                statistics.failed(8, Status.INTERNAL)
             if turn % 97 == 0:
                 statistics.read()
 

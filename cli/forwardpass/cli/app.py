@@ -322,6 +322,19 @@ def serve(
             envvar="FORWARDPASS_TLS_CLIENT_CA",
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="TCP port of metrics for Prometheus; 0 picks a free one. None if left out.",
+            envvar="FORWARDPASS_METRICS_PORT",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str,
+        typer.Option(help="Address of the metrics.", envvar="FORWARDPASS_METRICS_HOST"),
+    ] = "127.0.0.1",
     tokens: Annotated[
         Path | None,
         typer.Option(
@@ -370,6 +383,8 @@ def serve(
             tls_cert=tls_cert,
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,
+            metrics_port=metrics_port,
+            metrics_host=metrics_host,
             tokens=tokens,
             insecure_tokens=insecure_tokens,
         )

@@ -169,6 +169,10 @@ def _value(name: str, width: int, description: str = "") -> "ValueInfoProto":
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, width], description)
 
 
+def _numbers(array: NDArray[np.float32] | None) -> tuple[float, ...]:
+    return () if array is None else tuple(array.tolist())
+
+
 def _metadata(network: "Network") -> dict[str, str]:
     """Return the file contract's keys and their texts."""
     source = network.input
@@ -176,7 +180,14 @@ def _metadata(network: "Network") -> dict[str, str]:
         metadata.FORMAT: metadata.FORMAT_VERSION,
         metadata.LAYERS: metadata.dump_json([layer.name for layer in network.layers]),
         metadata.INPUTS: metadata.dump_columns(
-            {source.name: metadata.ColumnNames(labels=source.features, units=source.units)}
+            {
+                source.name: metadata.ColumnNames(
+                    labels=source.features,
+                    units=source.units,
+                    low=_numbers(source.low),
+                    high=_numbers(source.high),
+                )
+            }
         ),
         metadata.OUTPUTS: metadata.dump_columns(
             {

@@ -85,7 +85,14 @@ def _network(reader: GraphReader, graph: "GraphProto", texts: Mapping[str, str])
 def _input(reader: GraphReader, texts: Mapping[str, str]) -> tuple[Input, dict[Draft, str]]:
     """Return the input, and the names by which layers read it and its scalings."""
     features = _columns(metadata.INPUTS, texts).get(reader.input_name, metadata.ColumnNames())
-    source = Input(reader.size, reader.input_name, features.labels, features.units)
+    source = Input(
+        reader.size,
+        reader.input_name,
+        features.labels,
+        features.units,
+        low=np.array(features.low) if features.low else None,
+        high=np.array(features.high) if features.high else None,
+    )
     read = reader.read_inputs()
     if len(read) == 1:
         (own,) = read

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.models.arrays import same_bits
@@ -39,6 +40,11 @@ class Input:
     """(size,) float32, copied, read-only, above zero: the standard deviation, divided by."""
     scalings: tuple[Scaling, ...] = ()
     """Further scalings for layers to read, in place of mean and scale: see `merge`."""
+    low: NDArray[Any] | None = None
+    """(size,) float32, copied, read-only: the least value of each feature where the network was
+    made. It changes no answer; a server that has it counts the values outside."""
+    high: NDArray[Any] | None = None
+    """The greatest, not below it: given with `low` or not at all."""
 
     def __post_init__(self) -> None:
         check_name("input name", self.name)
@@ -50,10 +56,11 @@ class Input:
         check_one_each(subject, "units", units, self.size)
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "units", units)
-        for field in ("mean", "scale"):
+        for field in _VECTORS:
             array = checked_vector(subject, field, getattr(self, field), self.size, features)
             object.__setattr__(self, field, array)
         object.__setattr__(self, "scalings", self._checked_scalings(subject))
+        self._check_range(subject)
 
     def _checked_scalings(self, subject: str) -> tuple[Scaling, ...]:
         if self.scalings and not (self.mean is None and self.scale is None):
@@ -78,11 +85,30 @@ class Input:
         """What layers can read: the input, scaled or not, then its further scalings."""
         return (self, *self.scalings)
 
+    def _check_range(self, subject: str) -> None:
+        if (self.low is None) != (self.high is None):
+            raise NetworkError(
+                subject,
+                expected="both low and high, or neither",
+                got="low alone" if self.high is None else "high alone",
+                fix="give x.min(axis=0) and x.max(axis=0)",
+            )
+        if self.low is not None and self.high is not None:
+            bad = np.flatnonzero(self.low > self.high)
+            if bad.size:
+                index = int(bad[0])
+                raise NetworkError(
+                    subject,
+                    expected="no low above its high",
+                    got=f"{self.low[index]:g} above {self.high[index]:g} for feature {index}",
+                    fix="give x.min(axis=0) and x.max(axis=0)",
+                )
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Input):
             return NotImplemented
-        return self._key() == other._key() and (
-            same_bits(self.mean, other.mean) and same_bits(self.scale, other.scale)
+        return self._key() == other._key() and all(
+            same_bits(getattr(self, field), getattr(other, field)) for field in _VECTORS
         )
 
     def __hash__(self) -> int:
@@ -94,7 +120,10 @@ class Input:
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor: NumPy's pickles forget that an array is read-only.
         names = self.size, self.name, self.features, self.units
-        return Input, (*names, self.mean, self.scale, self.scalings)
+        return Input, (*names, self.mean, self.scale, self.scalings, self.low, self.high)
+
+
+_VECTORS = ("mean", "scale", "low", "high")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from forwardpass.models.errors import NetworkError
 from forwardpass.models.names import check_name
 
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
-_METHOD = {"mean": "mean", "scale": "std"}
+_METHOD = {"mean": "mean", "scale": "std", "low": "min", "high": "max"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Scaling:
 def checked_vector(
     subject: str, what: str, values: ArrayLike | None, size: int, features: Sequence[str]
 ) -> NDArray[np.float32] | None:
-    """Return a mean or a scale as read-only float32 of shape (size,); None is none.
+    """Return what there is of each feature as read-only float32 of shape (size,); None is none.
 
     Raises NetworkError for another shape, and for a scale that is not above zero.
     """

@@ -65,6 +65,10 @@ class ColumnNames:
     description: str = ""
     thresholds: tuple[float, ...] = ()
     """Of an output: what a column's value has to exceed for its label to hold."""
+    low: tuple[float, ...] = ()
+    """Of an input: the least value that each column had where the model was made."""
+    high: tuple[float, ...] = ()
+    """And the greatest; there is one of them where there is the other."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are not empty, ready for JSON."""
@@ -73,6 +77,8 @@ class ColumnNames:
             "units": list(self.units),
             "description": self.description,
             "thresholds": list(self.thresholds),
+            "low": list(self.low),
+            "high": list(self.high),
         }
         return {key: value for key, value in fields.items() if value}
 
@@ -84,18 +90,21 @@ class ColumnNames:
         """
         texts = {name: fields.get(name, []) for name in ("labels", "units")}
         description = fields.get("description", "")
-        thresholds = fields.get("thresholds", [])
+        numbers = {name: fields.get(name, []) for name in ("thresholds", "low", "high")}
         if (
             not all(_is_texts(value) for value in texts.values())
             or not isinstance(description, str)
-            or not _is_numbers(thresholds)
+            or not all(_is_numbers(value) for value in numbers.values())
+            or len(numbers["low"]) != len(numbers["high"])
         ):
-            raise TypeError("expected lists of texts, a text and a list of finite numbers")
+            raise TypeError("expected lists of texts, a text and lists of finite numbers")
         return cls(
             labels=tuple(texts["labels"]),
             units=tuple(texts["units"]),
             description=description,
-            thresholds=tuple(map(float, thresholds)),
+            thresholds=tuple(map(float, numbers["thresholds"])),
+            low=tuple(map(float, numbers["low"])),
+            high=tuple(map(float, numbers["high"])),
         )
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from forwardpass.server.access import Access
 from forwardpass.server.batching import QueueLimits
@@ -25,6 +25,9 @@ from forwardpass.server.service import Service
 from forwardpass.server.transport.grpcio import GrpcioServer
 from forwardpass.server.trial import Trial
 
+if TYPE_CHECKING:
+    from forwardpass.server.metrics_server import MetricsServer
+
 logger = logging.getLogger(__name__)
 
 
@@ -38,7 +41,7 @@ class Server:
         """Look at the path and bind the port.
 
         Raises RepositoryError if the path offers no model, TokensError if the file of tokens
-        cannot be read, ListenError if the port is taken.
+        cannot be read, ListenError or MetricsListenError if a port is taken.
         """
         if not scan(config.models).files:
             raise EmptyRepositoryError(config.models)
@@ -46,7 +49,13 @@ class Server:
         self._health = Health()
         self._trial = Trial(memory_bytes=config.trial_memory_bytes, deadline_s=config.trial_s)
         queue = QueueLimits(max_waiting=config.max_queue, runners=available_cpus())
-        loader = Loader(config.models, config.limits, self._trial, queue)
+        loader = Loader(
+            config.models,
+            config.limits,
+            self._trial,
+            queue,
+            watch_inputs=config.metrics_port is not None,
+        )
         self.lifecycle = Lifecycle(config, self.catalog, self._health, loader.load)
         regions = Regions(allowed=config.shared_memory, max_bytes=config.max_message_bytes)
         extensions = triton_extensions(config, self.catalog, self.lifecycle, queue, regions)
@@ -59,10 +68,18 @@ class Server:
         )
         self._transport = GrpcioServer(config, service, self._health, Access(config.tokens))
         self.port = self._transport.port
+        self._metrics = self._metrics_server(config, service)
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port of the metrics; None where there are none."""
+        return None if self._metrics is None else self._metrics.port
 
     def start(self) -> None:
         """Answer calls, load every model, then say ready; a drain meanwhile cuts it short."""
         self._transport.start()
+        if self._metrics is not None:
+            self._metrics.start()
         self.lifecycle.start()
         self.lifecycle.wait()
         self._health.set(SERVER, serving=True)
@@ -81,6 +98,20 @@ class Server:
         """End: new calls get UNAVAILABLE, those in flight have `grace_s` seconds."""
         self.drain()
         self._transport.stop(grace_s)
+        if self._metrics is not None:
+            self._metrics.stop()
+
+    def _metrics_server(self, config: Config, service: Service) -> "MetricsServer | None":
+        if config.metrics_port is None:
+            return None
+        # Imported here: who wants no metrics need not have, nor wait for, prometheus-client.
+        from forwardpass.server.metrics import MetricsCollector
+        from forwardpass.server.metrics_server import MetricsServer
+
+        collector = MetricsCollector(
+            self.catalog, self._health, service.refusals, lambda: self._transport.open_streams
+        )
+        return MetricsServer(config.metrics_host, config.metrics_port, collector)
 
     def __enter__(self) -> Self:
         self.start()

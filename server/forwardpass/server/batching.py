@@ -99,6 +99,11 @@ class BatchQueue:
         """How many jobs wait now."""
         return len(self._waiting)
 
+    @property
+    def max_waiting(self) -> int:
+        """How many may wait."""
+        return self._max_waiting
+
     def run(self, jobs: Sequence[Job]) -> None:
         """Return when every job has its answers or its error.
 

@@ -108,6 +108,10 @@ class Catalog:
         """Iterate over the names, failed and unloaded models included."""
         return iter(self._offers)
 
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is a model of that name, answering or not."""
+        return name in self._offers
+
     def versions(self, name: str) -> list[int]:
         """List the versions that answer, oldest first.
 

@@ -11,6 +11,7 @@ from forwardpass.proto.datatypes import DATATYPES
 from forwardpass.proto.spec import TensorError
 from forwardpass.proto.tensors import encode_raw
 from forwardpass.server.batching import Job
+from forwardpass.server.drift import Drift
 from forwardpass.server.errors import InvalidTensorError, RunError
 from forwardpass.server.runtime import Session, SessionError
 from forwardpass.server.statistics import Statistics
@@ -19,11 +20,14 @@ from forwardpass.server.statistics import Statistics
 class Computation:
     """Computes the jobs of one model; from several threads at once."""
 
-    def __init__(self, model: str, session: Session, statistics: Statistics) -> None:
-        """Prepare; model is its name, for errors."""
+    def __init__(
+        self, model: str, session: Session, statistics: Statistics, drift: Drift | None = None
+    ) -> None:
+        """Prepare; model is its name, for errors, and drift looks at the inputs."""
         self._model = model
         self._session = session
         self._statistics = statistics
+        self._drift = drift
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run jobs of one kind together: their rows side by side, in their order.
@@ -54,6 +58,8 @@ class Computation:
         except SessionError as error:
             raise RunError(self._model, str(error)) from error
         ran = perf_counter_ns()
+        if self._drift is not None:
+            self._drift.look(feeds)
         self._part(jobs, rows, arrays)
         self._statistics.ran(rows, joined - arrived, ran - joined, perf_counter_ns() - ran)
 

@@ -65,6 +65,9 @@ class Config:
     """CA that clients' certificates must come from (mutual TLS)."""
     tokens: Path | None = None
     """Who may call, and what (see `forwardpass.server.tokens`); None: everybody, everything."""
+    metrics_port: int | None = None
+    """TCP port of metrics for Prometheus; 0 picks a free one, None: there are none."""
+    metrics_host: str = "127.0.0.1"
     insecure_tokens: bool = False
     """Whether tokens are taken over connections that others can read, as behind a proxy that
     ends TLS."""
@@ -80,6 +83,8 @@ class Config:
             )
         if not 0 <= self.port < 65536:
             raise ValueError(f"port: expected 0..65535, got {self.port}")
+        if self.metrics_port is not None and not 0 <= self.metrics_port < 65536:
+            raise ValueError(f"metrics_port: expected 0..65535, got {self.metrics_port}")
         if not 1024 <= self.max_message_bytes < 2**31:
             raise ValueError(
                 f"max_message_bytes: expected 1024..{2**31 - 1}, got {self.max_message_bytes}"

@@ -13,13 +13,25 @@ from forwardpass.server.trial import Trial, TrialError
 class Loader:
     """Makes models of the files at a path."""
 
-    def __init__(self, path: Path, limits: Limits, trial: Trial, queue: QueueLimits) -> None:
-        """Prepare; the trial is for files that are not proven harmless by reading them."""
+    def __init__(
+        self,
+        path: Path,
+        limits: Limits,
+        trial: Trial,
+        queue: QueueLimits,
+        *,
+        watch_inputs: bool = False,
+    ) -> None:
+        """Prepare; the trial is for files that are not proven harmless by reading them.
+
+        watch_inputs: Whether the models look at what callers send.
+        """
         # A file that is served by its name may be a link to anywhere.
         self._root = path.resolve().parent if path.is_file() else path
         self._limits = limits
         self._trial = trial
         self._queue = queue
+        self._watch_inputs = watch_inputs
 
     def load(self, file: ModelFile) -> Model:
         """Load a model file.
@@ -37,4 +49,10 @@ class Loader:
         if not is_as_found(file):
             # What was tried may not be what was checked; it is looked at again when it rests.
             raise ModelFailedError(file.name, file.version, "its file changed while it was loaded")
-        return Model(file, checked.content, checked.model.graph, self._queue)
+        return Model(
+            file,
+            checked.content,
+            checked.model.graph,
+            self._queue,
+            watch_inputs=self._watch_inputs,
+        )

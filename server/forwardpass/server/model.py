@@ -1,15 +1,18 @@
 """A model version that answers: its session, its signature, its queue."""
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from onnx import GraphProto
+from onnx import GraphProto, TensorProto
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from forwardpass.proto import metadata
 from forwardpass.proto.metadata import MetadataError
 from forwardpass.proto.spec import TensorError, TensorSpec
 from forwardpass.server.batching import BatchQueue, Job, QueueLimits
 from forwardpass.server.computation import Computation
+from forwardpass.server.drift import Drift
 from forwardpass.server.errors import ModelFailedError, ServingError
 from forwardpass.server.proof import WrongAnswerError, prove
 from forwardpass.server.repository import ModelFile
@@ -27,10 +30,13 @@ class Model:
         content: bytes,
         graph: GraphProto,
         queue: QueueLimits = QueueLimits(),  # noqa: B008 - frozen
+        *,
+        watch_inputs: bool = False,
     ) -> None:
         """Load the file and let it answer its own samples, or a warm-up row if it has none.
 
-        content is what was read from the file, graph the graph in it.
+        content is what was read from the file, graph the graph in it; watch_inputs: whether to
+        look at what callers send.
 
         Raises ModelFailedError with the reason.
         """
@@ -43,6 +49,7 @@ class Model:
             self.batching = tune(self.session, graph)
             self.labels = _labels(self.session)
             """Labels of the outputs' columns, where the file names them."""
+            columns = _input_columns(self.session)
         except (SessionError, MetadataError, TensorError, WrongAnswerError) as error:
             raise ModelFailedError(file.name, file.version, str(error)) from error
         self.inputs: Mapping[str, TensorSpec] = MappingProxyType(
@@ -58,12 +65,25 @@ class Model:
         """For ModelMetadata: what the file says of itself, and what was found out here."""
         self.statistics = Statistics()
         """What it has answered, and how long that took."""
+        self.drift = Drift(self.session.inputs, columns) if watch_inputs else None
+        self.constant_bytes = sum(map(_bytes, graph.initializer))
+        """Memory that the constants take."""
         # The queue knows the computation and not the model: in a cycle the session's memory
         # would outlive its last call, until Python looks for garbage.
-        computation = Computation(self.name, self.session, self.statistics)
+        computation = Computation(self.name, self.session, self.statistics, self.drift)
         self._queue = BatchQueue(
             self.name, computation.run, max_rows=self.batching.max_rows, limits=queue
         )
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a run now."""
+        return self._queue.waiting
+
+    @property
+    def max_waiting(self) -> int:
+        """How many may wait."""
+        return self._queue.max_waiting
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Return when every job of one kind has its answers or its error.
@@ -120,6 +140,23 @@ def _check_ranks(graph: GraphProto) -> None:
     for value in graph.input:
         if not value.type.tensor_type.HasField("shape"):
             raise SessionError(f"input {value.name!r} has no rank; export it with a shape")
+
+
+def _bytes(constant: TensorProto) -> int:
+    return math.prod(constant.dims) * int(tensor_dtype_to_np_dtype(constant.data_type).itemsize)
+
+
+def _input_columns(session: Session) -> dict[str, metadata.ColumnNames]:
+    columns = metadata.load_columns(metadata.INPUTS, session.metadata.get(metadata.INPUTS, "{}"))
+    for spec in session.inputs:
+        column = columns.get(spec.name, metadata.ColumnNames())
+        width = spec.shape[-1] if spec.shape else 1
+        if column.low and width != len(column.low):
+            raise MetadataError(
+                metadata.INPUTS,
+                f"a range for {len(column.low)} of the {width} columns of {spec.name!r}",
+            )
+    return columns
 
 
 def _labels(session: Session) -> dict[str, tuple[str, ...]]:

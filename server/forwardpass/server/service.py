@@ -18,6 +18,7 @@ from forwardpass.server.batching import Job, Kind
 from forwardpass.server.caller import ANYONE, Action, Caller
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.errors import (
+    STATUS,
     InternalError,
     ModelFailedError,
     ModelLoadingError,
@@ -28,6 +29,7 @@ from forwardpass.server.errors import (
 from forwardpass.server.health import Health
 from forwardpass.server.model import Model
 from forwardpass.server.plan import Plan
+from forwardpass.server.refusals import Refusals
 from forwardpass.server.regions import Regions
 from forwardpass.server.rpc import Extension, Rpc, open_rpc, parse, rpc
 from forwardpass.server.validation import Inference, validate
@@ -100,6 +102,8 @@ class Service:
         self._max_rows = max_rows
         self._health = health
         self._regions = Regions() if regions is None else regions
+        self.refusals = Refusals()
+        """ModelInfer calls that ended before their model was known; a transport counts its own."""
         self._extensions = (*EXTENSIONS, *(name for other in extensions for name in other.names))
         self.unary: dict[str, Rpc] = {
             "ServerLive": open_rpc(pb.ServerLiveRequest, self._server_live),
@@ -137,7 +141,9 @@ class Service:
             return error
         except Exception:
             logger.exception("unexpected error in ModelInfer")
-            return InternalError()
+            fault = InternalError()
+            self.refusals.count(fault)
+            return fault
 
     def _prepare(self, call: Call) -> _Work:
         arrived_ns = perf_counter_ns()
@@ -152,8 +158,9 @@ class Service:
             if job.error is not None:
                 raise job.error
             message = plan.reply(work.id_field, job)
-        except Exception:
-            plan.model.statistics.failed(perf_counter_ns() - work.arrived_ns)
+        except ServingError as error:
+            ns = perf_counter_ns() - work.arrived_ns
+            plan.model.statistics.failed(ns, STATUS[type(error)])
             raise
         ended_ns = perf_counter_ns()
         decode_ns, encode_ns = work.decoded_ns - work.arrived_ns, ended_ns - computed_ns
@@ -180,15 +187,13 @@ class Service:
         parts = split(message)
         if parts is not None:
             plan = plans.get(parts.head)
-            if plan is not None and plan.fits(parts.tensors):
-                caller.check(Action.INFER, plan.model.name)
+            if (
+                plan is not None
+                and plan.fits(parts.tensors)
+                and caller.may(Action.INFER, plan.model.name)
+            ):
                 return plan, parts.id_field, plan.in_order(parts.tensors)
-        request = parse(pb.ModelInferRequest, message)
-        caller.check(Action.INFER, request.model_name)
-        try:
-            model = self._catalog.find(request.model_name, request.model_version)
-        except ModelNotFoundError as error:
-            raise error.as_seen(lambda name: caller.may(Action.READ, name)) from error
+        request, model = self._find(message, caller)
         inference = self._validate(model, request)
         sent = [tensor.name for tensor in request.inputs]
         plan = Plan.of(model, inference, sent, timed=timing.PARAMETER in request.parameters)
@@ -199,12 +204,28 @@ class Service:
         id_field = pb.ModelInferResponse(id=request.id).SerializeToString()
         return plan, id_field, plan.tensors(inference)
 
+    def _find(self, message: bytes, caller: Caller) -> tuple[pb.ModelInferRequest, Model]:
+        """Read a request and return the model that is to answer it."""
+        name = ""
+        try:
+            request = parse(pb.ModelInferRequest, message)
+            if request.model_name in self._catalog:
+                name = request.model_name
+            caller.check(Action.INFER, request.model_name)
+            return request, self._catalog.find(request.model_name, request.model_version)
+        except ModelNotFoundError as error:
+            self.refusals.count(error, name)
+            raise error.as_seen(lambda name: caller.may(Action.READ, name)) from error
+        except ServingError as error:
+            self.refusals.count(error, name)
+            raise
+
     def _validate(self, model: Model, request: pb.ModelInferRequest) -> Inference:
         started_ns = perf_counter_ns()
         try:
             return validate(model, request, self._regions, self._max_rows)
-        except ServingError:
-            model.statistics.failed(perf_counter_ns() - started_ns)
+        except ServingError as error:
+            model.statistics.failed(perf_counter_ns() - started_ns, STATUS[type(error)])
             raise
 
     def _server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:

@@ -1,16 +1,25 @@
 """What a model has answered since it was loaded, and where the time went: exact counters.
 
 A lock costs a call more than all the rest of counting it. So what is new is appended to a list,
-which needs none, and summed up under a lock every few dozen calls, or when someone asks.
+which needs none, and summed up under a lock every hundred calls, or when someone asks.
 """
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from time import perf_counter_ns, time_ns
 from typing import TypeVar
 
-_KEPT = 64
+import numpy as np
+
+from forwardpass.server.errors import Status
+from forwardpass.server.histogram import Histograms
+
+PHASES = ("decode", "queue", "compute", "encode", "total")
+"""Parts of a call's time, and their sum."""
+
+_KEPT = 128
 """Calls or runs that wait to be summed up: few enough for hundreds of models."""
 
 _T = TypeVar("_T")
@@ -36,6 +45,8 @@ class Calls:
     failed: int = 0
     failed_ns: int = 0
     """From a call's arrival to its error."""
+    failed_by: Mapping[Status, int] = field(default_factory=dict)
+    """How many of them ended with which status."""
 
     @property
     def answered_ns(self) -> int:
@@ -65,6 +76,8 @@ class Statistics:
         # Guards the sums, and that nothing new is summed up twice.
         self._lock = Lock()
         self._calls = Calls()
+        self._failed_by: Counter[Status] = Counter()
+        self._phases = Histograms(len(PHASES))
         self._runs: dict[int, Runs] = {}
 
     def answered(
@@ -83,9 +96,10 @@ class Statistics:
         if len(new) >= _KEPT:
             self._sum_up()
 
-    def failed(self, ns: int) -> None:
+    def failed(self, ns: int, status: Status) -> None:
         """Count a call that ended in an error."""
         with self._lock:
+            self._failed_by[status] += 1
             self._calls.failed += 1
             self._calls.failed_ns += ns
 
@@ -93,23 +107,31 @@ class Statistics:
         """Return the sums as they are now: over calls, and over runs by their rows."""
         self._sum_up()
         with self._lock:
-            return replace(self._calls), {
-                rows: replace(self._runs[rows]) for rows in sorted(self._runs)
-            }
+            calls = replace(self._calls, failed_by=dict(self._failed_by))
+            return calls, {rows: replace(self._runs[rows]) for rows in sorted(self._runs)}
+
+    def phases(self) -> Mapping[str, list[int]]:
+        """Return for each of PHASES how many answered calls took how long, as `histogram` says."""
+        self._sum_up()
+        with self._lock:
+            return dict(zip(PHASES, self._phases.counts(), strict=True))
 
     def _sum_up(self) -> None:
         with self._lock:
             new = _take(self._new_calls)
             if new:
-                rows, input_ns, queue_ns, infer_ns, output_ns, ended_ns = zip(*new, strict=True)
+                table = np.array(new, np.int64)
+                parts = table[:, 1:5]
+                self._phases.add(np.column_stack((parts, parts.sum(axis=1))))
+                rows, input_ns, queue_ns, infer_ns, output_ns = table[:, :5].sum(axis=0).tolist()
                 calls = self._calls
                 calls.answered += len(new)
-                calls.rows += sum(rows)
-                calls.input_ns += sum(input_ns)
-                calls.queue_ns += sum(queue_ns)
-                calls.infer_ns += sum(infer_ns)
-                calls.output_ns += sum(output_ns)
-                last_ns = time_ns() - perf_counter_ns() + max(ended_ns)
+                calls.rows += rows
+                calls.input_ns += input_ns
+                calls.queue_ns += queue_ns
+                calls.infer_ns += infer_ns
+                calls.output_ns += output_ns
+                last_ns = time_ns() - perf_counter_ns() + int(table[:, 5].max())
                 calls.last_ms = max(calls.last_ms, last_ns // 1_000_000)
             for run_rows, joined_ns, ran_ns, parted_ns in _take(self._new_runs):
                 runs = self._runs.get(run_rows)

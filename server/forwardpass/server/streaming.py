@@ -34,6 +34,11 @@ class Streams:
         self._open: set[_Inbox] = set()
         self._stopped = False
 
+    @property
+    def open(self) -> int:
+        """How many streams are open."""
+        return len(self._open)
+
     def answer(self, calls: Iterable[Call]) -> Iterator[bytes]:
         """Answer the calls of one stream: yields serialized ModelStreamInferResponses.
 

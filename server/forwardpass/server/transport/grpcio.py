@@ -71,6 +71,11 @@ class GrpcioServer:
         self.port = self._bind(config)
         """The TCP port, picked where the configuration says 0."""
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return self._streams.open
+
     def start(self) -> None:
         """Begin to answer calls."""
         self._server.start()
@@ -103,6 +108,7 @@ class GrpcioServer:
                     call = Call(message, deadline, context.is_active, caller)
                     (answer,) = service.infer([call])
             except ServingError as error:
+                service.refusals.count(error)
                 abort(context, error)
             if isinstance(answer, ServingError):
                 abort(context, answer)

@@ -34,6 +34,7 @@ class StreamTransport:
     ) -> None:
         self._access = access
         self._streams = Streams(service.infer)
+        self._refusals = service.refusals
         self._gate = gate
         self._max_streams = max_streams
         self._max_message_bytes = max_message_bytes
@@ -50,19 +51,27 @@ class StreamTransport:
         handle.experimental_thread_pool = self._threads  # type: ignore[attr-defined]
         return grpc.stream_stream_rpc_method_handler(handle)
 
+    @property
+    def open(self) -> int:
+        """How many streams are open."""
+        return self._streams.open
+
     def stop(self) -> None:
         """Let every stream end, UNAVAILABLE, once what was read of it is answered."""
         self._streams.stop()
 
     def _answer(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         if not self._free.acquire(blocking=False):
-            abort(context, TooManyStreamsError(self._max_streams))
+            too_many = TooManyStreamsError(self._max_streams)
+            self._refusals.count(too_many)
+            abort(context, too_many)
         try:
             with self._gate:
                 # Asked before the first message, which may never come.
                 caller_of(context, self._access)
                 yield from self._streams.answer(self._calls(messages, context))
         except ServingError as error:
+            self._refusals.count(error)
             abort(context, error)
         finally:
             self._free.release()
