@@ -1,11 +1,15 @@
 """TLS, and certificates asked of the clients."""
 
+import socket
+import ssl
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cryptography.x509 import DNSName
 from support import onnx_files
 from support.certificates import Identity
 from support.rpc import Stub
@@ -65,6 +69,79 @@ def test_tls_answers_nobody_else(one_way: int) -> None:
 
     assert code_for(one_way, None) is grpc.StatusCode.UNAVAILABLE
     assert code_for(one_way, stranger) is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("server", "trusted"),
+    [
+        ({"valid_h": (-2.0, -1.0)}, True),
+        ({"valid_h": (1.0, 2.0)}, True),
+        ({"names": [DNSName("elsewhere.example.org")]}, True),
+        ({}, False),
+    ],
+    ids=["expired", "not yet valid", "of another host", "of another authority"],
+)
+def test_clients_refuse_a_certificate_that_is(
+    files: Path, tmp_path: Path, authority: Identity, server: dict[str, Any], trusted: bool
+) -> None:
+    issuer = authority if trusted else Identity.make("authority")
+    cert, key = Identity.make("server", issuer, **server).write(tmp_path)
+
+    with Server(config(files, tls_cert=cert, tls_key=key)) as bad:
+        credentials = grpc.ssl_channel_credentials(authority.chain_pem)
+        assert code_for(bad.port, credentials) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_certificate_that_clients_refuse_is_logged_at_the_start(
+    files: Path, tmp_path: Path, authority: Identity, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = Identity.make("server", authority, valid_h=(-2.0, -1.0)).write(tmp_path)
+
+    with Server(config(files, tls_cert=cert, tls_key=key)):
+        pass
+
+    assert "certificate has expired" in caplog.text
+
+
+def handshake(port: int, version: ssl.TLSVersion, authority: Identity) -> str | None:
+    """Shake hands in one version of TLS alone; return the version agreed on."""
+    client = ssl.create_default_context(cadata=authority.chain_pem.decode())
+    client.set_alpn_protocols(["h2"])
+    # OpenSSL's own scruples about old versions must not be what is tested.
+    client.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client.minimum_version = client.maximum_version = version
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with client.wrap_socket(connection, server_hostname="127.0.0.1") as encrypted:
+            return encrypted.version()
+
+
+@pytest.mark.parametrize("version", ["TLSv1", "TLSv1_1"])
+def test_old_versions_of_tls_are_refused_by_the_server(
+    one_way: int, authority: Identity, version: str
+) -> None:
+    with pytest.raises(ssl.SSLError) as raised:
+        handshake(one_way, ssl.TLSVersion[version], authority)
+    # grpcio closes the connection without a word; what else would be a reason of our own client.
+    assert raised.value.reason in ("TLSV1_ALERT_PROTOCOL_VERSION", "UNEXPECTED_EOF_WHILE_READING")
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_new_versions_of_tls_are_taken(one_way: int, authority: Identity, version: str) -> None:
+    agreed = handshake(one_way, ssl.TLSVersion[version], authority)
+    assert agreed == version.replace("_", ".")
+
+
+def test_mutual_tls_refuses_a_clients_certificate_that_has_expired(
+    mutual: int, authority: Identity
+) -> None:
+    client = Identity.make("client", authority, valid_h=(-2.0, -1.0))
+    credentials = grpc.ssl_channel_credentials(
+        authority.chain_pem, client.key_pem, client.chain_pem
+    )
+
+    assert code_for(mutual, credentials) is grpc.StatusCode.UNAVAILABLE
 
 
 def test_mutual_tls_answers_clients_of_its_authority(mutual: int, authority: Identity) -> None:

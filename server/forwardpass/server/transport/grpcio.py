@@ -1,7 +1,6 @@
 """The server on grpcio's threads."""
 
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
 
 import grpc
@@ -9,6 +8,7 @@ import grpc
 from forwardpass.proto import timing
 from forwardpass.server.access import Access
 from forwardpass.server.caller import ANYONE
+from forwardpass.server.certificates import CertificateError, CertificateFiles, Certificates
 from forwardpass.server.config import Config
 from forwardpass.server.errors import MessageTooLargeError, ServingError
 from forwardpass.server.gate import Gate
@@ -137,15 +137,32 @@ class GrpcioServer:
         try:
             if config.tls_cert is None or config.tls_key is None:
                 return self._server.add_insecure_port(address)
-            credentials = grpc.ssl_server_credentials(
-                [(config.tls_key.read_bytes(), config.tls_cert.read_bytes())],
-                root_certificates=_read(config.tls_client_ca),
-                require_client_auth=config.tls_client_ca is not None,
-            )
-            return self._server.add_secure_port(address, credentials)
-        except (RuntimeError, OSError) as error:
+            files = CertificateFiles(config.tls_cert, config.tls_key, config.tls_client_ca)
+            return self._server.add_secure_port(address, _credentials(files))
+        except (RuntimeError, CertificateError) as error:
             raise ListenError(f"cannot listen on {address}: {error}") from error
 
 
-def _read(path: Path | None) -> bytes | None:
-    return None if path is None else path.read_bytes()
+def _credentials(files: CertificateFiles) -> grpc.ServerCredentials:
+    """Return credentials that ask for the latest certificate at every handshake."""
+    last = files.latest()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal last
+        latest = files.latest()
+        if latest is last:
+            return None
+        last = latest
+        return _configuration(latest)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(last),
+        changed,  # type: ignore[arg-type]  # grpcio takes None as: nothing new
+        require_client_authentication=last.client_ca is not None,
+    )
+
+
+def _configuration(certificates: Certificates) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(certificates.key, certificates.chain)], root_certificates=certificates.client_ca
+    )
