@@ -1,11 +1,14 @@
 """The commands and their options; each imports what it needs when it runs."""
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import typer
 
 from forwardpass.cli.errors import CommandError, UsageError, describe, is_expected
+
+if TYPE_CHECKING:
+    from forwardpass.server.log_format import LogFormat
 
 app = typer.Typer(
     name="forwardpass",
@@ -322,6 +325,27 @@ def serve(
             envvar="FORWARDPASS_TLS_CLIENT_CA",
         ),
     ] = None,
+    log_format: Annotated[
+        str,
+        typer.Option(help="How the log is written: text or json.", envvar="FORWARDPASS_LOG_FORMAT"),
+    ] = "text",
+    log_calls: Annotated[
+        bool,
+        typer.Option(
+            "--log-calls",
+            help="Write a line for each call: its request id, model, code and times.",
+            envvar="FORWARDPASS_LOG_CALLS",
+        ),
+    ] = False,
+    traces: Annotated[
+        bool,
+        typer.Option(
+            "--traces",
+            help="Tell OpenTelemetry of each call (extra `tracing`); OTEL_EXPORTER_OTLP_ENDPOINT "
+            "says where.",
+            envvar="FORWARDPASS_TRACES",
+        ),
+    ] = False,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -383,6 +407,9 @@ def serve(
             tls_cert=tls_cert,
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,
+            log_format=cast("LogFormat", log_format),  # Config refuses what is none
+            log_calls=log_calls,
+            traces=traces,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             tokens=tokens,

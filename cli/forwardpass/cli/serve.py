@@ -12,6 +12,7 @@ from forwardpass.cli.errors import CommandError
 from forwardpass.server.app import Server, serve_until_signalled
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.config import Config
+from forwardpass.server.log_format import formatter
 
 READY = "ready on "
 """Precedes `HOST:PORT` in the line on stdout that says that the models are loaded."""
@@ -27,9 +28,9 @@ def serve_models(config: Config) -> None:
     # of a container would not even notice.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(config.log_format))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     server = Server(config)
 
     def ready() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from forwardpass.server.access import Access
 from forwardpass.server.batching import QueueLimits
+from forwardpass.server.call_log import log_call
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.config import Config
 from forwardpass.server.cpus import available_cpus
@@ -19,6 +20,7 @@ from forwardpass.server.extensions import triton_extensions
 from forwardpass.server.health import SERVER, Health
 from forwardpass.server.lifecycle import Lifecycle
 from forwardpass.server.loading import Loader
+from forwardpass.server.observation import Observer
 from forwardpass.server.regions import Regions
 from forwardpass.server.repository import EmptyRepositoryError, scan
 from forwardpass.server.service import Service
@@ -27,8 +29,16 @@ from forwardpass.server.trial import Trial
 
 if TYPE_CHECKING:
     from forwardpass.server.metrics_server import MetricsServer
+    from forwardpass.server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
+
+
+class TracingUnavailableError(Exception):
+    """Traces were asked for where what makes them is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__("traces need OpenTelemetry; install forwardpass[tracing]")
 
 
 class Server:
@@ -41,7 +51,8 @@ class Server:
         """Look at the path and bind the port.
 
         Raises RepositoryError if the path offers no model, TokensError if the file of tokens
-        cannot be read, ListenError or MetricsListenError if a port is taken.
+        cannot be read, ListenError or MetricsListenError if a port is taken,
+        TracingUnavailableError if traces are wanted and OpenTelemetry is missing.
         """
         if not scan(config.models).files:
             raise EmptyRepositoryError(config.models)
@@ -65,6 +76,7 @@ class Server:
             max_rows=config.max_rows,
             regions=regions,
             extensions=extensions,
+            observers=self._observers(config),
         )
         self._transport = GrpcioServer(config, service, self._health, Access(config.tokens))
         self.port = self._transport.port
@@ -93,13 +105,24 @@ class Server:
         """Answer new calls UNAVAILABLE, let those in flight end; for a process that ends then."""
         self.drain()
         self._transport.finish(grace_s)
+        if self._tracing is not None:
+            self._tracing.flush()
 
     def stop(self, grace_s: float = 0.0) -> None:
         """End: new calls get UNAVAILABLE, those in flight have `grace_s` seconds."""
         self.drain()
         self._transport.stop(grace_s)
+        if self._tracing is not None:
+            self._tracing.flush()
         if self._metrics is not None:
             self._metrics.stop()
+
+    def _observers(self, config: Config) -> list[Observer]:
+        observers: list[Observer] = [log_call] if config.log_calls else []
+        self._tracing = _tracing() if config.traces else None
+        if self._tracing is not None:
+            observers.append(self._tracing.observe)
+        return observers
 
     def _metrics_server(self, config: Config, service: Service) -> "MetricsServer | None":
         if config.metrics_port is None:
@@ -122,6 +145,14 @@ class Server:
         # The end of the process does both, and without waiting for a trial.
         self._trial.close()
         self.lifecycle.join()
+
+
+def _tracing() -> "Tracing":
+    try:
+        from forwardpass.server.tracing import Tracing
+    except ImportError as error:
+        raise TracingUnavailableError from error
+    return Tracing.start()
 
 
 def serve_until_signalled(server: Server, config: Config, ready: Callable[[], None]) -> NoReturn:

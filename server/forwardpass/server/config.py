@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from forwardpass.server.guard import Limits
+from forwardpass.server.log_format import FORMATS, LogFormat
 from forwardpass.server.versions import VersionPolicy
 
 
@@ -65,6 +66,12 @@ class Config:
     """CA that clients' certificates must come from (mutual TLS)."""
     tokens: Path | None = None
     """Who may call, and what (see `forwardpass.server.tokens`); None: everybody, everything."""
+    log_format: LogFormat = "text"
+    """How the process that runs the server writes its log."""
+    log_calls: bool = False
+    """Whether the log has a line for each call."""
+    traces: bool = False
+    """Whether OpenTelemetry is told of each call, by the extra `tracing`."""
     metrics_port: int | None = None
     """TCP port of metrics for Prometheus; 0 picks a free one, None: there are none."""
     metrics_host: str = "127.0.0.1"
@@ -83,6 +90,10 @@ class Config:
             )
         if not 0 <= self.port < 65536:
             raise ValueError(f"port: expected 0..65535, got {self.port}")
+        if self.log_format not in FORMATS:
+            raise ValueError(
+                f"log_format: expected {' or '.join(FORMATS)}, got {self.log_format!r}"
+            )
         if self.metrics_port is not None and not 0 <= self.metrics_port < 65536:
             raise ValueError(f"metrics_port: expected 0..65535, got {self.metrics_port}")
         if not 1024 <= self.max_message_bytes < 2**31:

@@ -7,7 +7,7 @@ together and takes back one answer for each, in their order.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter_ns
+from time import perf_counter_ns, time_ns
 from typing import Any, TypeVar
 
 from forwardpass.proto import inference_pb2 as pb
@@ -20,6 +20,7 @@ from forwardpass.server.catalog import Catalog
 from forwardpass.server.errors import (
     STATUS,
     InternalError,
+    InvalidRequestError,
     ModelFailedError,
     ModelLoadingError,
     ModelNotFoundError,
@@ -28,6 +29,8 @@ from forwardpass.server.errors import (
 )
 from forwardpass.server.health import Health
 from forwardpass.server.model import Model
+from forwardpass.server.observation import Observation, Observer
+from forwardpass.server.origin import NOWHERE, Origin
 from forwardpass.server.plan import Plan
 from forwardpass.server.refusals import Refusals
 from forwardpass.server.regions import Regions
@@ -61,6 +64,7 @@ class Call:
     active: Callable[[], bool] | None = None
     """Whether the caller is still there."""
     caller: Caller = ANYONE
+    origin: Origin = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,9 @@ class _Work:
     arrived_ns: int
     decoded_ns: int
     """Both on the clock of time.perf_counter_ns."""
+    queue_ns: int = 0
+    encode_ns: int = 0
+    """Known at its end."""
 
 
 class Service:
@@ -96,14 +103,19 @@ class Service:
         max_rows: int = 2**20,
         regions: Regions | None = None,
         extensions: Sequence[Extension] = (),
+        observers: Sequence[Observer] = (),
     ) -> None:
-        """Serve a catalog; without regions no caller may use shared memory."""
+        """Serve a catalog; without regions no caller may use shared memory.
+
+        observers are told of every ModelInfer call that has ended.
+        """
+        self._observers = observers
         self._catalog = catalog
         self._max_rows = max_rows
         self._health = health
         self._regions = Regions() if regions is None else regions
         self.refusals = Refusals()
-        """ModelInfer calls that ended before their model was known; a transport counts its own."""
+        """ModelInfer calls that ended before their model was known."""
         self._extensions = (*EXTENSIONS, *(name for other in extensions for name in other.names))
         self.unary: dict[str, Rpc] = {
             "ServerLive": open_rpc(pb.ServerLiveRequest, self._server_live),
@@ -120,6 +132,11 @@ class Service:
         for extension in extensions:
             self.unary |= extension.rpcs
 
+    @property
+    def observed(self) -> bool:
+        """Whether anybody wants to know where calls come from."""
+        return bool(self._observers)
+
     def infer(self, calls: Sequence[Call]) -> list[Reply | ServingError]:
         """Answer ModelInfer calls that wait together: one answer or error each, in order."""
         work = [self._guarded(self._prepare, call) for call in calls]
@@ -129,10 +146,28 @@ class Service:
                 groups.setdefault((item.plan.model, item.plan.kind), []).append(item.job)
         for (model, _), jobs in groups.items():
             model.run(jobs)
-        return [
+        answers = [
             item if isinstance(item, ServingError) else self._guarded(self._finish, item)
             for item in work
         ]
+        if self._observers:
+            for call, item, answer in zip(calls, work, answers, strict=True):
+                self._tell(_observed(call, item, answer, self._catalog))
+        return answers
+
+    def refused(self, error: ServingError, origin: Origin = NOWHERE) -> None:
+        """Take note of a ModelInfer call that its transport refused."""
+        self.refusals.count(error)
+        if self._observers:
+            self._tell(Observation(origin=origin, error=error, started_ns=time_ns()))
+
+    def _tell(self, observation: Observation) -> None:
+        for observer in self._observers:
+            try:
+                observer(observation)
+            except Exception:
+                # No call fails because it could not be logged.
+                logger.exception("a call could not be told")
 
     def _guarded(self, step: Callable[[_T], _R], item: _T) -> _R | ServingError:
         try:
@@ -160,6 +195,7 @@ class Service:
             message = plan.reply(work.id_field, job)
         except ServingError as error:
             ns = perf_counter_ns() - work.arrived_ns
+            work.queue_ns = ns - (work.decoded_ns - work.arrived_ns) - job.ran_ns
             plan.model.statistics.failed(ns, STATUS[type(error)])
             raise
         ended_ns = perf_counter_ns()
@@ -167,6 +203,7 @@ class Service:
         # Whatever is not one of the other parts was spent waiting, for a run or for calls that
         # were handled together with this one.
         queue_ns = computed_ns - work.decoded_ns - job.ran_ns
+        work.queue_ns, work.encode_ns = queue_ns, encode_ns
         plan.model.statistics.answered(
             plan.rows, decode_ns, queue_ns, job.ran_ns, encode_ns, ended_ns
         )
@@ -256,6 +293,43 @@ class Service:
             outputs=map(_tensor_metadata, model.outputs.values()),
             properties=model.properties,
         )
+
+
+def _observed(
+    call: Call, work: _Work | ServingError, answer: Reply | ServingError, catalog: Catalog
+) -> Observation:
+    """Return what is to be told of a call."""
+    error = answer if isinstance(answer, ServingError) else None
+    if isinstance(work, ServingError):
+        return Observation(
+            origin=call.origin,
+            caller=call.caller.name,
+            model=_model_asked(call.message, catalog),
+            error=error,
+            started_ns=time_ns(),
+        )
+    return Observation(
+        origin=call.origin,
+        caller=call.caller.name,
+        model=work.plan.model.name,
+        version=str(work.plan.model.version),
+        rows=work.plan.rows,
+        error=error,
+        started_ns=time_ns() - (perf_counter_ns() - work.arrived_ns),
+        decode_ns=work.decoded_ns - work.arrived_ns,
+        queue_ns=work.queue_ns,
+        compute_ns=work.job.ran_ns,
+        encode_ns=work.encode_ns,
+    )
+
+
+def _model_asked(message: bytes, catalog: Catalog) -> str:
+    """Return which of our models a refused call asked for; empty if none."""
+    try:
+        name: str = parse(pb.ModelInferRequest, message).model_name
+    except InvalidRequestError:
+        return ""
+    return name if name in catalog else ""
 
 
 def _tensor_metadata(spec: TensorSpec) -> Any:

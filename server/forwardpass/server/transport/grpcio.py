@@ -13,12 +13,13 @@ from forwardpass.server.config import Config
 from forwardpass.server.errors import MessageTooLargeError, ServingError
 from forwardpass.server.gate import Gate
 from forwardpass.server.health import Health
+from forwardpass.server.origin import REQUEST_ID
 from forwardpass.server.rpc import Rpc
 from forwardpass.server.service import SERVICE, Call, Service
 from forwardpass.server.transport.abort import abort
 from forwardpass.server.transport.health import SERVICE as HEALTH_SERVICE
 from forwardpass.server.transport.health import HealthTransport
-from forwardpass.server.transport.metadata import caller_of
+from forwardpass.server.transport.metadata import Arrivals
 from forwardpass.server.transport.reflection import reflection_handlers
 from forwardpass.server.transport.streams import StreamTransport
 from forwardpass.server.transport.threads import CallThreads
@@ -32,7 +33,7 @@ class GrpcioServer:
     """A gRPC server that hands each call to the service on a thread of its own."""
 
     def __init__(self, config: Config, service: Service, state: Health, access: Access) -> None:
-        self._access = access
+        self._arrivals = Arrivals(access, observed=service.observed)
         self._limit = config.max_message_bytes
         self._gate = Gate()
         self._threads = CallThreads(config.workers)
@@ -57,7 +58,7 @@ class GrpcioServer:
         self._streams = StreamTransport(
             service,
             self._gate,
-            access,
+            self._arrivals,
             max_streams=config.max_streams,
             max_message_bytes=self._limit,
         )
@@ -98,35 +99,45 @@ class GrpcioServer:
 
     def _infer(self, service: Service) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
+            origin = self._arrivals.origin(context)
             try:
                 with self._gate:
                     if len(message) > self._limit:
                         raise MessageTooLargeError(len(message), self._limit)
                     remaining = context.time_remaining()
                     deadline = None if remaining is None else monotonic() + remaining
-                    caller = caller_of(context, self._access)
-                    call = Call(message, deadline, context.is_active, caller)
+                    caller = self._arrivals.caller(context)
+                    call = Call(message, deadline, context.is_active, caller, origin)
                     (answer,) = service.infer([call])
             except ServingError as error:
-                service.refusals.count(error)
-                abort(context, error)
+                service.refused(error, origin)
+                abort(context, error, origin.request_id)
             if isinstance(answer, ServingError):
-                abort(context, answer)
+                abort(context, answer, origin.request_id)
+            trailers: list[tuple[str, str | bytes]] = []
             if answer.timing is not None:
-                context.set_trailing_metadata(((timing.TRAILER, timing.dump_parts(answer.timing)),))
+                trailers.append((timing.TRAILER, timing.dump_parts(answer.timing)))
+            if origin.request_id:
+                trailers.append((REQUEST_ID, origin.request_id))
+            if trailers:
+                context.set_trailing_metadata(tuple(trailers))
             return answer.message
 
         return handle
 
     def _unary(self, rpc: Rpc) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
+            request_id = self._arrivals.origin(context).request_id
             try:
                 if len(message) > self._limit:
                     raise MessageTooLargeError(len(message), self._limit)
-                caller = ANYONE if rpc.open else caller_of(context, self._access)
-                return rpc.answer(message, caller)
+                caller = ANYONE if rpc.open else self._arrivals.caller(context)
+                reply = rpc.answer(message, caller)
             except ServingError as error:
-                abort(context, error)
+                abort(context, error, request_id)
+            if request_id:
+                context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            return reply
 
         return handle
 

@@ -7,13 +7,13 @@ from time import monotonic
 
 import grpc
 
-from forwardpass.server.access import Access
 from forwardpass.server.errors import MessageTooLargeError, ServingError, TooManyStreamsError
 from forwardpass.server.gate import Gate
+from forwardpass.server.origin import REQUEST_ID, Origin
 from forwardpass.server.service import Call, Service
 from forwardpass.server.streaming import Streams
 from forwardpass.server.transport.abort import abort
-from forwardpass.server.transport.metadata import caller_of
+from forwardpass.server.transport.metadata import Arrivals
 
 
 class StreamTransport:
@@ -27,14 +27,14 @@ class StreamTransport:
         self,
         service: Service,
         gate: Gate,
-        access: Access,
+        arrivals: Arrivals,
         *,
         max_streams: int,
         max_message_bytes: int,
     ) -> None:
-        self._access = access
+        self._arrivals = arrivals
         self._streams = Streams(service.infer)
-        self._refusals = service.refusals
+        self._service = service
         self._gate = gate
         self._max_streams = max_streams
         self._max_message_bytes = max_message_bytes
@@ -61,22 +61,27 @@ class StreamTransport:
         self._streams.stop()
 
     def _answer(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        origin = self._arrivals.origin(context)
         if not self._free.acquire(blocking=False):
             too_many = TooManyStreamsError(self._max_streams)
-            self._refusals.count(too_many)
-            abort(context, too_many)
+            self._service.refused(too_many, origin)
+            abort(context, too_many, origin.request_id)
         try:
             with self._gate:
                 # Asked before the first message, which may never come.
-                caller_of(context, self._access)
-                yield from self._streams.answer(self._calls(messages, context))
+                self._arrivals.caller(context)
+                yield from self._streams.answer(self._calls(messages, context, origin))
+            if origin.request_id:
+                context.set_trailing_metadata(((REQUEST_ID, origin.request_id),))
         except ServingError as error:
-            self._refusals.count(error)
-            abort(context, error)
+            self._service.refused(error, origin)
+            abort(context, error, origin.request_id)
         finally:
             self._free.release()
 
-    def _calls(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Call]:
+    def _calls(
+        self, messages: Iterator[bytes], context: grpc.ServicerContext, origin: Origin
+    ) -> Iterator[Call]:
         remaining = context.time_remaining()
         deadline = None if remaining is None else monotonic() + remaining
         try:
@@ -84,8 +89,8 @@ class StreamTransport:
                 if len(message) > self._max_message_bytes:
                     raise MessageTooLargeError(len(message), self._max_message_bytes)
                 # Each time: a token may be revoked while its stream is open.
-                caller = caller_of(context, self._access)
-                yield Call(message, deadline, context.is_active, caller)
+                caller = self._arrivals.caller(context)
+                yield Call(message, deadline, context.is_active, caller, origin)
         except grpc.RpcError:
             # The caller went away.
             return
