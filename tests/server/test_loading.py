@@ -1,5 +1,6 @@
 """What a file goes through before it is a model."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from support.versions import answering
 from forwardpass.server import loading
 from forwardpass.server.batching import QueueLimits
 from forwardpass.server.errors import ModelFailedError
-from forwardpass.server.guard import Limits
+from forwardpass.server.guard import Limits, written_by_anybody
 from forwardpass.server.loading import Loader
 from forwardpass.server.model import Model
 from forwardpass.server.repository import ModelFile, find_models
@@ -54,6 +55,45 @@ def test_what_may_never_end_is_refused_unless_it_is_allowed(tmp_path: Path) -> N
 
     assert "--general-models" in reason(tmp_path)
     assert load(tmp_path, general=True).name == "m"
+
+
+@pytest.mark.parametrize("place", ["repository", "m", "1", "model.onnx"])
+def test_what_may_never_end_is_refused_where_everybody_may_write_whatever_is_allowed(
+    tmp_path: Path, place: str
+) -> None:
+    root = tmp_path / "repository"
+    file = onnx_files.save(onnx_files.slow(), root / "m" / "1" / "model.onnx")
+    assert load(root, general=True).name == "m"
+    entry = next(entry for entry in (file, *file.parents) if entry.name == place)
+
+    entry.chmod(entry.stat().st_mode | 0o002)
+
+    why = reason(root, general=True)
+    assert f"--general-models does not hold where everybody may write to {place!r}" in why
+
+
+def test_a_plain_network_is_loaded_wherever_it_lies(tmp_path: Path) -> None:
+    onnx_files.save(answering(3), tmp_path / "m.onnx").chmod(0o666)
+
+    assert number(load(tmp_path)) == 3
+    assert number(load(tmp_path, general=True)) == 3
+
+
+def test_in_a_folder_like_tmp_what_is_ones_own_is_trusted_and_other_users_files_are_not(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "shared"
+    file = onnx_files.save(onnx_files.slow(), root / "m.onnx")
+    root.chmod(0o1777)
+    assert load(root, general=True).name == "m"
+    assert load(file, general=True).name == "m"
+
+    # Nobody but root may give files away: where the tests run as another, ask the rule itself.
+    if os.geteuid() == 0:
+        os.chown(file, 12345, 12345)
+        assert "everybody may write" in reason(root, general=True)
+    else:
+        assert not written_by_anybody(file, root)
 
 
 def test_what_never_ends_does_so_in_another_process(tmp_path: Path) -> None:

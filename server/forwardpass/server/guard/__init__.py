@@ -10,5 +10,6 @@ are proven node by node; everything else has to pass a trial in another process 
 from forwardpass.server.guard.check import Checked, check_file
 from forwardpass.server.guard.errors import GuardError
 from forwardpass.server.guard.limits import Limits
+from forwardpass.server.guard.trust import written_by_anybody
 
-__all__ = ["Checked", "GuardError", "Limits", "check_file"]
+__all__ = ["Checked", "GuardError", "Limits", "check_file", "written_by_anybody"]
