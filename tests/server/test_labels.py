@@ -11,7 +11,7 @@ from forwardpass.server.labels import LabelsError, read_labels, resolve
 def read(tmp_path: Path, content: bytes) -> dict[str, int]:
     path = tmp_path / "labels.json"
     path.write_bytes(content)
-    return read_labels(path)
+    return read_labels(path, tmp_path)
 
 
 def test_a_file_says_which_version_each_label_is(tmp_path: Path) -> None:
@@ -21,9 +21,9 @@ def test_a_file_says_which_version_each_label_is(tmp_path: Path) -> None:
 
 
 def test_without_a_file_there_are_no_labels(tmp_path: Path) -> None:
-    assert read_labels(tmp_path / "labels.json") == {}
+    assert read_labels(tmp_path / "labels.json", tmp_path) == {}
     (tmp_path / "file").touch()
-    assert read_labels(tmp_path / "file" / "labels.json") == {}
+    assert read_labels(tmp_path / "file" / "labels.json", tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_what_is_not_of_that_form_is_refused_with_what_is_wrong(
 
 def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match="cannot be read"):
-        read_labels(tmp_path)
+        read_labels(tmp_path, tmp_path)
 
 
 def test_a_fifo_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "labels.json")
 
     with pytest.raises(LabelsError, match="not JSON"):
-        read_labels(tmp_path / "labels.json")
+        read_labels(tmp_path / "labels.json", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,20 @@ def test_a_label_moves_once_its_version_answers(
     before: dict[str, int], answering: set[int], now: int
 ) -> None:
     assert resolve({"stable": 3}, before, answering) == {"stable": now}
+
+
+def test_a_link_within_the_folder_is_followed_and_one_out_of_it_is_not(tmp_path: Path) -> None:
+    root = tmp_path / "served"
+    (root / "m").mkdir(parents=True)
+    (root / "data.json").write_text('{"stable": 2}')
+    (tmp_path / "secret.json").write_text('{"password": "marked"}')
+    labels = root / "m" / "labels.json"
+
+    labels.symlink_to("../data.json")
+    assert read_labels(labels, root) == {"stable": 2}
+
+    labels.unlink()
+    labels.symlink_to("../../secret.json")
+    with pytest.raises(LabelsError, match="leads out of the folder") as raised:
+        read_labels(labels, root)
+    assert "marked" not in str(raised.value)

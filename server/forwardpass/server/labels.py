@@ -20,11 +20,14 @@ class LabelsError(Exception):
     """A labels file that is not of that form."""
 
 
-def read_labels(path: Path) -> dict[str, int]:
-    """Read a labels file, label -> version; where there is none there are no labels.
+def read_labels(path: Path, root: Path) -> dict[str, int]:
+    """Read a labels file under the folder `root`, label -> version; no file is no labels.
 
     Raises LabelsError.
     """
+    if not _lies_in(path, root):
+        # Its faults are told, and with them what stands in another file.
+        raise LabelsError(f"{path.name} is a link that leads out of the folder that is served")
     try:
         with open(path, "rb", opener=_open) as file:
             text = file.read(_MAX_BYTES + 1)
@@ -52,6 +55,14 @@ def read_labels(path: Path) -> dict[str, int]:
         if type(version) is not int or version < 1:
             raise LabelsError(f"{path.name}: {label!r}: expected a version, got {version!r}")
     return labels
+
+
+def _lies_in(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        # A circle of links leads nowhere: opening it tells.
+        return True
 
 
 def _open(path: str, flags: int) -> int:

@@ -246,7 +246,7 @@ class Lifecycle:
     def _read_labels(self, name: str) -> str:
         """Read a model's labels; return why they stay as they were, or nothing."""
         try:
-            self._labels[name] = read_labels(self._path / name / LABELS_FILE)
+            self._labels[name] = read_labels(self._path / name / LABELS_FILE, self._path)
         except LabelsError as error:
             return f"{error}; they stay as they were"
         return ""
