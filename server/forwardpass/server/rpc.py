@@ -81,7 +81,7 @@ def rpc_for_caller(request_type: type[_M], answer: Callable[[_M, Caller], Messag
         except ServingError:
             raise
         except Exception as error:
-            logger.exception("unexpected error in %s", answer.__name__)
+            logger.exception("unexpected error in the answer to a %s", request_type.DESCRIPTOR.name)
             raise InternalError from error
 
     return Rpc(call)
