@@ -2,10 +2,12 @@
 
 Usage: python -m benchmarks.metrics [--turns 20] [--calls 2000]
 
-The server with metrics is scraped every second meanwhile, as Prometheus would every 15 seconds.
-CPU is the server process' own, in user and kernel mode. The two take turns, each first in every
-second pair; the ratio of the least figures is that of turns which nothing else disturbed. What the
-counting itself takes is measured apart, in this process, where it is all that runs.
+Both servers have tuned their models alike, or they would not do the same work: one that has not
+is started anew. The server with metrics is scraped every second meanwhile, as Prometheus would
+every 15 seconds. CPU is the server process' own, in user and kernel mode. The two take turns, each
+first in every second pair; the ratio of the least figures is that of turns which nothing else
+disturbed. What the counting itself takes is measured apart, in this process, where it is all that
+runs: on a machine that others use, that is the figure to trust.
 """
 
 import argparse
@@ -17,12 +19,14 @@ from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 
+import grpc
 import numpy as np
 
 from benchmarks.load import Caller
 from benchmarks.networks import NETWORKS
 from benchmarks.server_process import ServerProcess
 from forwardpass.models import Input, Network, publish
+from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.metadata import ColumnNames
 from forwardpass.proto.spec import TensorSpec
 from forwardpass.server.drift import Drift
@@ -45,17 +49,16 @@ def main() -> None:
         for network in NETWORKS.values():
             publish(_with_range(network), models)
         serve = ("-m", "forwardpass.cli", "serve", models, "--port", "0", "--drain-s", "0")
-        servers = {
-            "without": stack.enter_context(ServerProcess(*serve)),
-            "with": stack.enter_context(ServerProcess(*serve, "--metrics-port", str(METRICS_PORT))),
-        }
+        without = stack.enter_context(ServerProcess(*serve))
+        watched = (*serve, "--metrics-port", str(METRICS_PORT))
+        servers = {"without": without, "with": _tuned_alike(without, watched, stack)}
         end = Event()
         scraper = Thread(target=_scrape, args=(end,), daemon=True)
         scraper.start()
         for network, rows in CASES:
             size = NETWORKS[network].input.size
             x = np.random.default_rng(0).standard_normal((rows, size)).astype(np.float32)
-            calls = max(200, options.calls // (1 if network == "small" else 10))
+            calls = options.calls // (1 if network == "small" else 3)
             cpu_us: dict[str, list[float]] = {name: [] for name in servers}
             for turn in range(-1, options.turns):
                 for name in sorted(servers, reverse=turn % 2 == 0):
@@ -76,6 +79,32 @@ def _print(network: str, rows: int, cpu_us: dict[str, list[float]], counting_us:
         f"median ratio of the turns {median(one / other for one, other in pairs):.3f}; "
         f"counting alone {counting_us:.2f} us, {counting_us / least['without']:.2%}"
     )
+
+
+def _tuned_alike(
+    other: ServerProcess, arguments: tuple[str | Path, ...], stack: ExitStack
+) -> ServerProcess:
+    """Start a server until its models run as many rows together as the other's."""
+    for _ in range(20):
+        with ExitStack() as attempt:
+            server = attempt.enter_context(ServerProcess(*arguments))
+            if _max_rows(server) == _max_rows(other):
+                stack.enter_context(attempt.pop_all())
+                return server
+    raise RuntimeError("no two starts of 20 were tuned alike: the machine is too busy to compare")
+
+
+def _max_rows(server: ServerProcess) -> list[int]:
+    """Return how many rows each network runs together at most, as the server found out."""
+    with grpc.insecure_channel(server.target) as channel:
+        ask = channel.unary_unary("/inference.GRPCInferenceService/ModelConfig")
+        configs = [
+            pb.ModelConfigResponse.FromString(
+                ask(pb.ModelConfigRequest(name=name).SerializeToString(), timeout=30)
+            )
+            for name, _ in CASES
+        ]
+    return [reply.config.max_batch_size for reply in configs]
 
 
 def _with_range(network: Network) -> Network:
