@@ -12,6 +12,7 @@ from support.networks import networks
 
 from forwardpass.models import (
     Input,
+    Network,
     NetworkError,
     Output,
     UnsupportedModelError,
@@ -375,6 +376,14 @@ def test_files_of_ours_are_read_with_their_weights_and_answers(network):
     assert again.outputs == network.outputs
     for ours, theirs in zip(again.layers, load(model).layers, strict=True):
         assert ours == theirs
+
+
+def test_the_range_of_each_feature_is_kept():
+    ranged = Input(2, low=np.float32([-1, 0.25]), high=np.float32([1, 0.5]))
+    network = Network.chain((2, 3), input=ranged)
+    again = from_onnx(to_onnx(network)).input
+    assert again.low.tolist() == [-1, 0.25]
+    assert again.high.tolist() == [1, 0.5]
 
 
 @st.composite

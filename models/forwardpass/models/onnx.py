@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from forwardpass.models.assembly import assemble
 from forwardpass.models.errors import NetworkError, UnsupportedModelError, UnsupportedSourceError
 from forwardpass.models.network import Network
@@ -140,7 +142,12 @@ def _leading_to(graph: "GraphProto", outputs: Mapping[str, str]) -> "list[NodePr
 def _input(source: OnnxInput, texts: Mapping[str, str]) -> Input:
     columns = _columns(metadata.INPUTS, texts).get(source.name, metadata.ColumnNames())
     return Input(
-        source.size, cleaned(source.name), columns.labels or source.features, columns.units
+        source.size,
+        cleaned(source.name),
+        columns.labels or source.features,
+        columns.units,
+        low=np.array(columns.low) if columns.low else None,
+        high=np.array(columns.high) if columns.high else None,
     )
 
 
