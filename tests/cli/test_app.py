@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.command import COMMAND, run, run_here
 
-COMMANDS = ("export", "inspect", "serve", "predict", "demo")
+COMMANDS = ("export", "inspect", "serve", "predict", "health", "demo")
 SCRIPT = Path(sys.executable).parent / "forwardpass"
 
 
@@ -50,6 +50,7 @@ def test_version_is_the_packages(program: tuple[str, ...]) -> None:
         ("serve", ".", "--port", "http"),
         ("predict", "m"),
         ("predict", "m", "--input", "x.npy", "--timeout-s", "0"),
+        ("health", "127.0.0.1:8001", "--timeout-s", "0"),
     ],
     ids=" ".join,
 )

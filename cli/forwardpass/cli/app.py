@@ -480,6 +480,41 @@ def predict(
 
 
 @app.command()
+def health(
+    target: Annotated[
+        str,
+        typer.Argument(help="HOST:PORT of the server.", envvar="FORWARDPASS_TARGET"),
+    ] = "127.0.0.1:8001",
+    model: Annotated[
+        str, typer.Option(help="Ask for this model instead of the whole server.")
+    ] = "",
+    timeout_s: Annotated[float, typer.Option(min=0.001, help="Deadline of the call.")] = 3.0,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Speak TLS; the files below imply it.")
+    ] = False,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="CA of the server's certificate (PEM).")
+    ] = None,
+    cert_file: Annotated[
+        Path | None, typer.Option(help="Our own certificate, for mutual TLS (PEM).")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+) -> None:
+    """Ask a server whether it serves; exit code 0 or 1."""
+    from forwardpass.cli.health import check_health
+
+    check_health(
+        target,
+        model,
+        timeout_s=timeout_s,
+        tls=tls,
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+    )
+
+
+@app.command()
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server up until Ctrl-C.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.")] = 0,

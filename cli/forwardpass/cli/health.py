@@ -1,0 +1,65 @@
+"""`forwardpass health`.
+
+An orchestrator runs it every few seconds, in the server's own container: neither NumPy nor the
+client is imported.
+"""
+
+from pathlib import Path
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from forwardpass.cli.errors import CommandError, UsageError
+
+_CHECK = "/grpc.health.v1.Health/Check"
+
+
+def check_health(
+    target: str,
+    model: str,
+    *,
+    timeout_s: float,
+    tls: bool,
+    ca_file: Path | None,
+    cert_file: Path | None,
+    key_file: Path | None,
+) -> None:
+    """Return if the server serves, or the model if one is named; a file implies TLS.
+
+    Raises CommandError that tells the state or why there is no answer, UsageError for half a
+    pair of files, OSError for one that cannot be read.
+    """
+    if (cert_file is None) != (key_file is None):
+        raise UsageError("--cert-file and --key-file: expected both or neither, got one")
+    if tls or ca_file is not None or cert_file is not None:
+        credentials = grpc.ssl_channel_credentials(
+            _read(ca_file), _read(key_file), _read(cert_file)
+        )
+        channel = grpc.secure_channel(target, credentials)
+    else:
+        channel = grpc.insecure_channel(target)
+    asked = f"model {model!r} at {target}" if model else target
+    with channel:
+        check = channel.unary_unary(
+            _CHECK, HealthCheckRequest.SerializeToString, HealthCheckResponse.FromString
+        )
+        try:
+            answer = check(HealthCheckRequest(service=model), timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise CommandError(f"{asked}: {_reason(error)}") from error
+    if answer.status != HealthCheckResponse.SERVING:
+        state = HealthCheckResponse.ServingStatus.Name(answer.status)
+        raise CommandError(f"{asked}: expected SERVING, got {state}")
+
+
+def _reason(error: grpc.RpcError) -> str:
+    if error.code() is grpc.StatusCode.NOT_FOUND:
+        return "there is no such model; without --model the whole server is asked for"
+    return (
+        f"expected SERVING, got {error.code().name} ({error.details()}); "
+        "is the server up, and do both use TLS or neither?"
+    )
+
+
+def _read(file: Path | None) -> bytes | None:
+    return None if file is None else file.read_bytes()
