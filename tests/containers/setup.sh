@@ -60,11 +60,6 @@ if image_missing "$base"; then
     rm -rf "$root"
 fi
 
-# The two programs find everything in the base but their libraries.
-copy_program() { # PROGRAM FOLDER
-    install -D -m 755 "$1" "$2"
-}
-
 envoy=forwardpass-test/envoy:pypi
 if image_missing "$envoy"; then
     say "making $envoy"
@@ -93,9 +88,24 @@ if image_missing "$prometheus"; then
     say "making $prometheus"
     context=$(mktemp -d "$cache/prometheus.XXXXXX")
     cp "$(command -v prometheus)" "$(command -v promtool)" "$context"
-    printf 'FROM %s\nCOPY prometheus promtool /bin/\n' "$base" >"$context/Dockerfile"
+    mkdir "$context/data"
+    # The folder that the official image has as well, and a new volume takes its owner from.
+    printf 'FROM %s\nCOPY prometheus promtool /bin/\nCOPY --chown=65534:65534 data /prometheus\n' \
+        "$base" >"$context/Dockerfile"
     "$docker" build -q -t "$prometheus" "$context" >&2
     rm -rf "$context"
 fi
 
 printf '%s=%s\n' BASE_IMAGE "$base" ENVOY_IMAGE "$envoy" PROMETHEUS_IMAGE "$prometheus"
+
+# The build reaches the package index as this machine does.
+echo BUILD_NETWORK=host
+bundle=${PIP_CERT:-$(python3 -m pip config get global.cert 2>/dev/null || true)}
+[ -z "$bundle" ] || echo "CA_BUNDLE=$bundle"
+index=${PIP_INDEX_URL:-$(python3 -m pip config get global.index-url 2>/dev/null || true)}
+if [ -n "$index" ]; then
+    printf '[global]\nindex-url = %s\n' "$index" >"$cache/pip.conf"
+    echo "PIP_CONF=$cache/pip.conf"
+fi
+# Debian's client, before any other.
+echo "PATH=/usr/bin:$PATH"
