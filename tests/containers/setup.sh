@@ -96,7 +96,7 @@ if image_missing "$prometheus"; then
     rm -rf "$context"
 fi
 
-printf '%s=%s\n' BASE_IMAGE "$base" ENVOY_IMAGE "$envoy" PROMETHEUS_IMAGE "$prometheus"
+printf "%s=%q\n" BASE_IMAGE "$base" ENVOY_IMAGE "$envoy" PROMETHEUS_IMAGE "$prometheus"
 
 # The build reaches the package index as this machine does.
 echo BUILD_NETWORK=host
@@ -108,4 +108,4 @@ if [ -n "$index" ]; then
     echo "PIP_CONF=$cache/pip.conf"
 fi
 # Debian's client, before any other.
-echo "PATH=/usr/bin:$PATH"
+printf "PATH=%q\n" "/usr/bin:$PATH"

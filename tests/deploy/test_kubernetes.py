@@ -1,0 +1,72 @@
+"""The manifests of Kubernetes: valid by its published schemas, and safe in what they ask for."""
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
+VERSIONS = ("1.30", "1.33", kubernetes_validate.latest_version())
+
+
+def documents(*files: str) -> list[dict[str, Any]]:
+    return [each for file in files for each in yaml.safe_load_all((FOLDER / file).read_text())]
+
+
+PLAIN = documents("server.yaml", "models.yaml")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("document", PLAIN, ids=lambda each: each["kind"])
+def test_kubernetes_takes_every_manifest(document: dict[str, Any], version: str) -> None:
+    kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_a_misspelt_field_would_be_noticed() -> None:
+    (deployment,) = (each for each in PLAIN if each["kind"] == "Deployment")
+    spoilt = {**deployment, "spec": {**deployment["spec"], "replica": 3}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(spoilt, VERSIONS[0], strict=True)
+
+
+def containers() -> list[dict[str, Any]]:
+    pods = [each["spec"]["template"]["spec"] for each in PLAIN if "template" in each["spec"]]
+    runtimes = [each["spec"] for each in documents("kserve.yaml") if "containers" in each["spec"]]
+    return [container for pod in (*pods, *runtimes) for container in pod["containers"]]
+
+
+def test_no_container_may_write_its_root_gain_rights_or_take_memory_without_limit() -> None:
+    assert len(containers()) == 3
+    for container in containers():
+        context = container["securityContext"]
+        assert context["readOnlyRootFilesystem"]
+        assert not context["allowPrivilegeEscalation"]
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert "memory" in container["resources"]["limits"]
+
+
+def test_a_pod_has_time_for_all_of_its_drain_and_grace() -> None:
+    from forwardpass.server.config import Config
+
+    config = Config(models=Path())
+    (deployment,) = (each for each in PLAIN if each["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (server,) = pod["containers"]
+    before = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > before + config.drain_s + config.grace_s
+
+
+def test_services_budget_and_scaler_are_about_the_pods_of_the_deployment() -> None:
+    by_kind = {each["kind"]: each for each in PLAIN}
+    deployment = by_kind["Deployment"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == labels
+    services = [each for each in PLAIN if each["kind"] == "Service"]
+    assert [each["spec"].get("clusterIP") for each in services] == [None, "None"]
+    assert all(each["spec"]["selector"] == labels for each in services)
+    assert by_kind["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert by_kind["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    scaled = by_kind["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    assert (scaled["kind"], scaled["name"]) == ("Deployment", deployment["metadata"]["name"])
