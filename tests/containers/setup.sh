@@ -7,11 +7,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache=$PWD/.cache/containers
-mkdir -p "$cache"
 
 say() { printf '%s\n' "$*" >&2; }
 
 [ "$(id -u)" = 0 ] || { say "a Docker engine is started by root alone, this is $(id -un)"; exit 1; }
+mkdir -p "$cache"
 
 packages=(docker.io docker-compose debootstrap iptables)
 if ! dpkg -s "${packages[@]}" prometheus >/dev/null 2>&1; then

@@ -3,14 +3,16 @@
 import json
 import re
 
+import grpc
 import numpy as np
-import pytest
 import yaml
 from containers.load import MODEL, load
 from containers.machine import ROOT, until
 from containers.stack import Stack
+from support.rpc import Stub
+from support.wire import infer_request
 
-from forwardpass.client import Client, InvalidInputError, ModelNotFoundError
+from forwardpass.client import Client, ModelNotFoundError
 
 CHANGING = """
 import sys
@@ -117,17 +119,19 @@ def test_every_panel_and_alert_finds_data_under_load(up: Stack) -> None:
     alerts = [threshold.fullmatch(rule["query"]) for rule in rules]
     assert len(rules) >= 10
     assert all(alerts), "an alert without a threshold"
+    wrong = infer_request(MODEL, {"x": np.ones((1, 2), np.float32)})
     queries = panel_queries() + [alert[1] for alert in alerts if alert is not None]
     with (
         load(up.port, retrying=True) as calls,
         Client(f"localhost:{up.port}") as client,
+        Stub(up.port) as stub,
     ):
         missing = list(queries)
 
         def all_found() -> bool:
             client.predict("changing", [[0.5], [3.0], [float("nan")]])
-            with pytest.raises(InvalidInputError):
-                client.predict(MODEL, np.zeros((1, 30)), outputs=["nothing"])
+            # A call that our client would not even send.
+            assert stub.outcome("ModelInfer", wrong) is grpc.StatusCode.INVALID_ARGUMENT
             missing[:] = [query for query in missing if not up.prometheus.query(query)]
             return not missing
 

@@ -111,7 +111,8 @@ def test_a_rolling_update_under_load_fails_none_of_15_000_calls(
     with load(int(deployed.settings["PORT"]), retrying=False) as calls:
         update = ("service", "update", "--env-add", "FORWARDPASS_MAX_QUEUE=1000")
         deployed.docker(*update, f"{NAME}_server")
-        assert state(deployed) == "completed"
+        # The command returns when the tasks run, before the swarm has watched the last one.
+        until(lambda: state(deployed) == "completed", within_s=300, told=lambda: state(deployed))
         until(lambda: calls.answered + len(calls.failed) >= 15_000, within_s=400)
         until(lambda: len(running(deployed)) == 3, within_s=120)
     assert not before & set(running(deployed))
