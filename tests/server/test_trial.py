@@ -61,8 +61,8 @@ def test_a_harmful_file_ends_in_a_reason_in_time_and_takes_no_memory_here(
     with pytest.raises((GuardError, TrialError), match=r"\w+ \w+"):
         admit(path, shared, general=general)
 
-    # The guard reads 10,000 nodes in half a second here.
-    assert time.monotonic() - start < DEADLINE_S + 3
+    # In time for whoever waits, on a busy machine too: these files would run for hours.
+    assert time.monotonic() - start < DEADLINE_S + 30
     assert resident_mib() - before < 50
     # And the next one is tried as if nothing had been.
     shared.run(good(tmp_path))
