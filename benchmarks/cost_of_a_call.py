@@ -1,4 +1,4 @@
-"""What a call costs: a bare echo server, a naive server and ours, side by side in one run.
+"""What a call costs: a bare echo, a naive server, and ours over each transport, in one run.
 
 Usage: python -m benchmarks.cost_of_a_call [--repeats 3] [--json FILE]
 
@@ -27,10 +27,14 @@ CASES = (
     # network, rows a call, callers (connections x streams), calls
     ("small", 1, (1, 1), 6_000),
     ("small", 1, (8, 4), 16_000),
+    ("small", 1, (8, 32), 24_000),
+    ("small", 1, (500, 1), 24_000),
     ("small", 64, (8, 4), 8_000),
     ("large", 64, (8, 4), 1_500),
     ("large", 1024, (1, 2), 150),
 )
+
+TRANSPORTS = ("grpcio", "asyncio")
 
 
 def main() -> None:
@@ -42,10 +46,10 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         files = publish_all(Path(folder) / "models")
-        servers = {
-            ("ours", name): ServerProcess(*_ours(files[name])) for name in ("small", "large")
-        }
+        servers: dict[tuple[str, str], ServerProcess] = {}
         for name in ("small", "large"):
+            for transport in TRANSPORTS:
+                servers[transport, name] = ServerProcess(*_ours(files[name], transport))
             servers["echo", name] = ServerProcess("-m", "benchmarks.servers.echo")
             servers["naive", name] = ServerProcess("-m", "benchmarks.servers.naive", files[name])
         for server in servers.values():
@@ -55,7 +59,7 @@ def main() -> None:
                 server: _measure(
                     servers[server, network], network, rows, callers, calls, Path(folder)
                 )
-                for server in ("echo", "naive", "ours")
+                for server in ("echo", "naive", *TRANSPORTS)
             }
             measured = _repeat(figures, options.repeats)
             measured["bare"] = _bare(files[network], network, rows)
@@ -67,9 +71,9 @@ def main() -> None:
         options.json.write_text(json.dumps(results, indent=1))
 
 
-def _ours(file: Path) -> list[str | Path]:
-    model = file.parents[2]
-    return ["-m", "forwardpass.cli", "serve", model, "--port", "0", "--drain-s", "0"]
+def _ours(file: Path, transport: str) -> list[str | Path]:
+    options = ("--port", "0", "--drain-s", "0", "--transport", transport)
+    return ["-m", "forwardpass.cli", "serve", file.parents[2], *options]
 
 
 def _measure(
@@ -137,21 +141,21 @@ def _table(results: list[dict]) -> Table:
         "callers",
         "echo",
         "naive",
-        "ours",
+        *TRANSPORTS,
         "bare ORT",
-        "ours / naive",
-        "rows per second\nours / bare",
+        "calls per second\nasyncio / grpcio",
+        "rows per second\nasyncio / bare",
         title="CPU microseconds a call",
     )
     for result in results:
-        cpu = {name: result[name]["cpu_us"] for name in ("echo", "naive", "ours", "bare")}
+        cpu = {name: result[name]["cpu_us"] for name in ("echo", "naive", *TRANSPORTS, "bare")}
         table.add_row(
             "-".join(map(str, NETWORKS[result["network"]].sizes)),
             str(result["rows"]),
             str(result["callers"]),
             *(f"{cpu[name]:.0f}" for name in cpu),
-            f"{cpu['ours'] / cpu['naive']:.2f}",
-            f"{result['ours']['calls_per_s'] / result['bare']['calls_per_s']:.2f}",
+            f"{result['asyncio']['calls_per_s'] / result['grpcio']['calls_per_s']:.1f}",
+            f"{result['asyncio']['calls_per_s'] / result['bare']['calls_per_s']:.2f}",
         )
     return table
 

@@ -10,7 +10,7 @@ from support.served import write_repository
 from support.versions import put
 
 from forwardpass.server.app import Server
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
 from forwardpass.server.guard import Limits
 
 
@@ -20,7 +20,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(repository: Path) -> Iterator[Server]:
+def server(repository: Path, transport: Transport) -> Iterator[Server]:
     with Server(Config(models=repository, port=0, limits=Limits(general=True))) as server:
         yield server
 

@@ -23,10 +23,12 @@ from forwardpass.server import access
 from forwardpass.server.access import Access
 from forwardpass.server.app import Server
 from forwardpass.server.caller import ANYONE, Action
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
 from forwardpass.server.errors import UnauthenticatedError
 from forwardpass.server.service import Service
 from forwardpass.server.tokens import TokensError, new_token
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 UNKNOWN = grpc.StatusCode.UNAUTHENTICATED
@@ -54,7 +56,7 @@ class Guarded:
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def guarded(tmp_path_factory: pytest.TempPathFactory, transport: Transport) -> Iterator[Guarded]:
     """A server with models `mine_1` and `other`, and every token of TOKENS."""
     root = tmp_path_factory.mktemp("access")
     for name in ("mine_1", "other"):
@@ -105,7 +107,7 @@ def test_a_model_that_is_not_there_is_denied_as_one_that_is(stub: Stub) -> None:
         (("authorization", ""),),
         (("authorization", TOKENS["all"].token),),
         (("authorization", f"Basic {TOKENS['all'].token}"),),
-        bearer(""),
+        (("authorization", "Bearer"),),
         bearer(TOKENS["all"].token[:-1]),
         bearer(json.loads(TOKENS["all"].line)["sha256"]),
     ],

@@ -23,7 +23,9 @@ from forwardpass.server.app import Server
 from forwardpass.server.config import Config
 from forwardpass.server.guard import Limits
 from forwardpass.server.repository import RepositoryError
-from forwardpass.server.transport.grpcio import ListenError
+from forwardpass.server.transport.listening import ListenError
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 Code = grpc.StatusCode
 
@@ -235,3 +237,13 @@ def test_sigint_ends_without_draining(models: Path) -> None:
         server.send(signal.SIGINT)
 
         assert server.exit_code(within_s=30) == 0
+
+
+def test_a_socket_in_the_file_system_is_served_and_removed(models: Path, tmp_path: Path) -> None:
+    place = f"unix:{tmp_path / 'socket'}"
+    for _ in range(2):
+        with Server(Config(models=models, host=place)) as server, Stub(place) as stub:
+            assert_answered(stub, GOOD["linear"])
+            assert server.port == 0
+            with pytest.raises(ListenError, match="socket"):
+                Server(Config(models=models, host=place))

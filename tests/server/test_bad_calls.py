@@ -11,7 +11,9 @@ from support.served import GOOD, assert_answered
 
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.app import Server
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 Code = grpc.StatusCode
 
@@ -91,7 +93,7 @@ def test_readiness_of_a_version_that_is_no_number_is_invalid(stub: Stub, version
     assert_answered(stub, GOOD["linear"])
 
 
-@pytest.mark.parametrize("method", ["Nothing", "modelinfer", "ModelInfer/", "ModelInfer ", "a/b"])
+@pytest.mark.parametrize("method", ["Nothing", "modelinfer", "ModelInfer/", "Model Infer", "a/b"])
 def test_an_unknown_rpc_is_unimplemented(stub: Stub, method: str) -> None:
     assert stub.refusal(method, b"").code is Code.UNIMPLEMENTED
     assert_answered(stub, GOOD["linear"])
@@ -131,7 +133,7 @@ LIMIT = 4096
 
 
 @pytest.fixture(scope="module")
-def small(repository: Path) -> Iterator[Stub]:
+def small(repository: Path, transport: Transport) -> Iterator[Stub]:
     """A server that takes messages of up to LIMIT bytes."""
     models = repository / "linear" / "1" / "model.onnx"
     config = Config(models=models, port=0, max_message_bytes=LIMIT)

@@ -177,8 +177,11 @@ def test_a_full_queue_refuses_at_once(bench: Bench) -> None:
     small = Bench(max_waiting=2)
     with small.busy():
         futures = [small.call(job()) for _ in range(2)]
-        with pytest.raises(QueueFullError, match="--max-queue"):
-            small.queue.run([job()])
+        jobs = [job(), job()]
+        small.queue.run(jobs)
+        assert all(isinstance(each.error, QueueFullError) for each in jobs)
+        assert "--max-queue" in str(jobs[0].error)
+        assert small.queue.waiting == 2
     finished(*futures)
     small.threads.shutdown()
 
@@ -197,20 +200,17 @@ def test_a_deadline_that_passes_when_its_turn_comes_leaves_the_turn_to_the_next(
     bench: Bench,
 ) -> None:
     late, after = job(deadline=monotonic() - 1), job()
+    its_turn = threading.Event()
     with bench.busy():
-        # Enqueued by hand: its thread would notice the deadline before its turn.
-        late._turn.acquire()
-        bench.queue._waiting.append(late)
+        # Enqueued by hand: a thread would notice the deadline before its turn.
+        late.wake = its_turn.set
+        assert not bench.queue.enter(lambda: [late])
         future = bench.call(after)
-        thread = bench.threads.submit(lambda: bench.queue._lead(bench.queue._take(wait(late))))
-    finished(future, thread)
+    assert its_turn.wait(10)
+    bench.queue.lead(bench.queue.take(late))
+    finished(future)
     assert isinstance(late.error, DeadlineExpiredError)
     assert bench.runner.rows == [[1], [1]]
-
-
-def wait(waiting: Job) -> Job:
-    assert waiting._turn.acquire(timeout=10)
-    return waiting
 
 
 def test_rows_of_a_caller_that_went_away_are_never_computed(bench: Bench) -> None:

@@ -16,9 +16,11 @@ from support.wire import infer_request
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.app import Server
 from forwardpass.server.caller import Action
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
 from forwardpass.server.log_format import formatter
 from forwardpass.server.tokens import new_token
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 ROW = {"x": np.ones((3, 2), np.float32)}
 TOKEN = new_token("web", ["m"], list(Action))
@@ -26,7 +28,7 @@ WITH_ID = [("x-request-id", "abc-1"), ("authorization", f"Bearer {TOKEN.token}")
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def port(tmp_path_factory: pytest.TempPathFactory, transport: Transport) -> Iterator[int]:
     root = tmp_path_factory.mktemp("logged")
     put(root / "models", "m", 1, 1)
     (root / "tokens").write_text(TOKEN.line)

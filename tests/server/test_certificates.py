@@ -26,6 +26,8 @@ from forwardpass.server.app import Server
 from forwardpass.server.certificates import CertificateError, CertificateFiles
 from forwardpass.server.config import Config
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 @pytest.fixture
 def authority() -> Identity:

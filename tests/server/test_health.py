@@ -19,7 +19,7 @@ from forwardpass.server.config import Config
 from forwardpass.server.health import Health
 
 # A health service that deadlocks (grpc/grpc#43403) is to fail a test here, not to hang the run.
-pytestmark = pytest.mark.timeout(20)
+pytestmark = [pytest.mark.timeout(20), pytest.mark.usefixtures("transport")]
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -18,6 +18,8 @@ from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.app import Server
 from forwardpass.server.config import Config
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 INTEGERS = [name for name, dtype in DTYPES.items() if dtype.kind in "iu"]
 FLOATS = ["FP16", "FP32", "FP64"]
 

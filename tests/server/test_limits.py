@@ -17,6 +17,8 @@ from forwardpass.models import Network, publish
 from forwardpass.server.app import Server
 from forwardpass.server.config import Config
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:

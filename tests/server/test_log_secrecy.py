@@ -17,7 +17,10 @@ from support.wire import infer_request, texts
 
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.caller import Action
+from forwardpass.server.config import Transport
 from forwardpass.server.tokens import new_token
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 MARK = "MARKED"
 NUMBER = 1234567.0
@@ -32,7 +35,9 @@ class Told:
 
 
 @pytest.fixture(scope="module", params=["text", "json"])
-def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Told:
+def told(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, transport: Transport
+) -> Told:
     """The log of a server that was called in every way with marked inputs and secrets."""
     root = tmp_path_factory.mktemp("secrecy")
     put(root / "models", "m", 1, 1)

@@ -14,8 +14,10 @@ from support import onnx_files
 from forwardpass.client import Client
 from forwardpass.models import Network, publish
 from forwardpass.server.app import Server
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
 from forwardpass.server.runtime import Session
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 CALLERS = 200
 CALLS = 5
@@ -52,7 +54,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def target(repository: Path) -> Iterator[str]:
+def target(repository: Path, transport: Transport) -> Iterator[str]:
     with Server(Config(models=repository, port=0, workers=64)) as server:
         yield f"127.0.0.1:{server.port}"
 

@@ -16,6 +16,8 @@ from forwardpass.server.config import Config
 from forwardpass.server.cpus import available_cpus
 from forwardpass.server.versions import VersionPolicy
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 Code = grpc.StatusCode
 
 

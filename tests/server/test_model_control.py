@@ -14,6 +14,8 @@ from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.app import Server
 from forwardpass.server.config import Config
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 Code = grpc.StatusCode
 
 LOAD, UNLOAD = "RepositoryModelLoad", "RepositoryModelUnload"

@@ -15,7 +15,9 @@ from support.wire import infer_request
 
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.app import Server
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 Code = grpc.StatusCode
 
@@ -23,7 +25,7 @@ THREADS = 16
 
 
 @pytest.fixture(scope="module")
-def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
+def stub(tmp_path_factory: pytest.TempPathFactory, transport: Transport) -> Iterator[Stub]:
     """A server of models that no other test calls."""
     root = tmp_path_factory.mktemp("counted")
     for place, model in {

@@ -6,10 +6,13 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 from support.process import server_process
 
 from forwardpass.client import Client
 from forwardpass.models import Network, publish
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 NETWORK = Network.chain([30, 64, 32, 2], "relu", "sigmoid", name="small")
 # What any gRPC client can be told: all replicas in turns, UNAVAILABLE again.

@@ -134,7 +134,8 @@ NOT_UTF8 = """
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.errors import InvalidRequestError
 from forwardpass.server.health import Health
-from forwardpass.server.service import Call, Service
+from forwardpass.server.inference import Call
+from forwardpass.server.service import Service
 
 (answer,) = Service(Catalog(), Health()).infer([Call(b"\\x0a\\x02\\xff\\xfe")])
 assert isinstance(answer, InvalidRequestError), repr(answer)

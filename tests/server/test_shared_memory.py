@@ -18,18 +18,21 @@ from support.wire import arrays, assert_same_bits, from_raw, infer_request, raw_
 
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.app import Server
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
 
 Code = grpc.StatusCode
 
 SHM = Path("/dev/shm")
 LIMIT = 2**20
 
-pytestmark = pytest.mark.skipif(not SHM.is_dir(), reason="this machine has no /dev/shm")
+pytestmark = [
+    pytest.mark.skipif(not SHM.is_dir(), reason="this machine has no /dev/shm"),
+    pytest.mark.usefixtures("transport"),
+]
 
 
 @pytest.fixture(scope="module")
-def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
+def stub(tmp_path_factory: pytest.TempPathFactory, transport: Transport) -> Iterator[Stub]:
     """A server that allows shared memory."""
     root = tmp_path_factory.mktemp("shared")
     onnx_files.save(onnx_files.linear(), root / "linear.onnx")
@@ -496,6 +499,7 @@ def open_files() -> int:
 
 
 def test_no_file_stays_open(stub: Stub, memory: Memory) -> None:
+    unregister(stub)  # which connects
     before = open_files()
     for _ in range(20):
         register(stub, "region", memory.key, 4096)

@@ -16,8 +16,10 @@ from support.rpc import Stub
 from support.served import GOOD, assert_answered
 
 from forwardpass.server.app import Server
-from forwardpass.server.config import Config
-from forwardpass.server.transport.grpcio import ListenError
+from forwardpass.server.config import Config, Transport
+from forwardpass.server.transport.listening import ListenError
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +45,13 @@ def config(files: Path, **settings: Path) -> Config:
 
 
 @pytest.fixture(scope="module")
-def one_way(files: Path) -> Iterator[int]:
+def one_way(files: Path, transport: Transport) -> Iterator[int]:
     with Server(config(files)) as server:
         yield server.port
 
 
 @pytest.fixture(scope="module")
-def mutual(files: Path) -> Iterator[int]:
+def mutual(files: Path, transport: Transport) -> Iterator[int]:
     with Server(config(files, tls_client_ca=files / "ca.pem")) as server:
         yield server.port
 

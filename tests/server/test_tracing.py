@@ -26,7 +26,9 @@ from support.versions import put
 from support.wire import infer_request
 
 from forwardpass.server.app import Server
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 ROW = {"x": np.ones((3, 2), np.float32)}
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
@@ -46,7 +48,9 @@ def exporter() -> InMemorySpanExporter:
 
 
 @pytest.fixture(scope="module")
-def port(exporter: InMemorySpanExporter, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def port(
+    exporter: InMemorySpanExporter, tmp_path_factory: pytest.TempPathFactory, transport: Transport
+) -> Iterator[int]:
     root = tmp_path_factory.mktemp("traced")
     put(root, "m", 1, 1)
     with Server(Config(models=root, port=0, traces=True)) as server:

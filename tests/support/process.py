@@ -10,21 +10,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.transports import default_transport
+
 PROGRAM = """
 import sys
 from pathlib import Path
 
 from forwardpass.server.app import Server, serve_until_signalled
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
 from forwardpass.server.guard import Limits
 
-models, drain_s, grace_s = sys.argv[1:]
+models, drain_s, grace_s, transport = sys.argv[1:]
 config = Config(
     models=Path(models),
     port=0,
     drain_s=float(drain_s),
     grace_s=float(grace_s),
     limits=Limits(general=True),
+    transport=Transport(transport),
 )
 server = Server(config)
 serve_until_signalled(server, config, lambda: print(server.port, flush=True))
@@ -52,6 +55,7 @@ def server_process(
 ) -> Iterator[ServerProcess]:
     """Start a server of `models` and wait until it is ready for signals; kill it at the end."""
     command = [sys.executable, "-c", PROGRAM, str(models), str(drain_s), str(grace_s)]
+    command.append(default_transport())
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,7 @@ from forwardpass.server.app import Server, serve_until_signalled
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.config import Config
 from forwardpass.server.log_format import formatter
+from forwardpass.server.transport.listening import address
 
 READY = "ready on "
 """Precedes `HOST:PORT` in the line on stdout that says that the models are loaded."""
@@ -38,8 +40,8 @@ def serve_models(config: Config) -> None:
             server.stop()
             raise CommandError(f"{config.models}: no model loaded; the log above says why")
         Console().print(_served(server.catalog))
-        host = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
-        print(f"{READY}{host}:{server.port}", flush=True)  # noqa: T201 - read by programs
+        place = address(replace(config, port=server.port))
+        print(f"{READY}{place}", flush=True)  # noqa: T201 - read by programs
 
     serve_until_signalled(server, config, ready)
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NoReturn, Self
 
@@ -14,7 +14,7 @@ from forwardpass.server.access import Access
 from forwardpass.server.batching import QueueLimits
 from forwardpass.server.call_log import log_call
 from forwardpass.server.catalog import Catalog
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
 from forwardpass.server.cpus import available_cpus
 from forwardpass.server.extensions import triton_extensions
 from forwardpass.server.health import SERVER, Health
@@ -24,6 +24,7 @@ from forwardpass.server.observation import Observer
 from forwardpass.server.regions import Regions
 from forwardpass.server.repository import EmptyRepositoryError, scan
 from forwardpass.server.service import Service
+from forwardpass.server.transport.aio.server import AsyncioServer
 from forwardpass.server.transport.grpcio import GrpcioServer
 from forwardpass.server.trial import Trial
 
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     from forwardpass.server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
+
+_Start = Callable[[Config, Service, Health, Access], AsyncioServer | GrpcioServer]
+_TRANSPORTS: Mapping[Transport, _Start] = {
+    Transport.GRPCIO: GrpcioServer,
+    Transport.ASYNCIO: AsyncioServer,
+}
 
 
 class TracingUnavailableError(Exception):
@@ -78,7 +85,9 @@ class Server:
             extensions=extensions,
             observers=self._observers(config),
         )
-        self._transport = GrpcioServer(config, service, self._health, Access(config.tokens))
+        self._transport = _TRANSPORTS[config.transport](
+            config, service, self._health, Access(config.tokens)
+        )
         self.port = self._transport.port
         self._metrics = self._metrics_server(config, service)
 

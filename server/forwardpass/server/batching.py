@@ -1,15 +1,18 @@
 """Calls that wait together run together: one queue a model, without added delay.
 
-A call that finds a free runner runs at once, in its own thread. Calls that arrive while every
-runner is busy wait; when a run ends, one of the waiting threads takes over and runs the rows of
-all that wait, as one batch. Nobody waits for a batch to fill.
+A call that finds a free runner runs at once. Calls that arrive while every runner is busy wait;
+when a run ends, the first of those that wait takes over and leads the next run, of the rows of
+all that wait. Nobody waits for a batch to fill.
+
+Threads wait with `run`. An event loop, which must not wait, uses the parts that `run` is made
+of (dispatch.py).
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic, perf_counter_ns
 from typing import Any, NamedTuple
 
@@ -58,9 +61,9 @@ class Job:
     """How long the rows waited for their run."""
     ran_ns: int = 0
     """How long the run took that they were a part of."""
-    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    """Held while the caller waits; released once, when its job is done or has to lead a run."""
-    _done: bool = False
+    wake: Callable[[], None] | None = None
+    """Set where the job waits: called when it is done, or has to lead a run."""
+    done: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,91 +111,110 @@ class BatchQueue:
         """Return when every job has its answers or its error.
 
         jobs are of one kind, with at most max_rows rows in all unless there is only one.
-
-        Raises QueueFullError, and then none was taken.
         """
-        with self._lock:
-            free = self._free > 0
-            if free:
-                self._free -= 1
-            elif len(self._waiting) + len(jobs) > self._max_waiting:
-                raise QueueFullError(self._model, self._max_waiting)
-            else:
-                for job in jobs:
-                    job._turn.acquire()
-                self._waiting.extend(jobs)
-        if free:
-            self._lead(list(jobs))
+        turns: list[threading.Lock] = []
+
+        def wait() -> Sequence[Job]:
+            for job in jobs:
+                turn = threading.Lock()
+                turn.acquire()
+                turns.append(turn)
+                job.wake = turn.release
+            return jobs
+
+        if self.enter(wait):
+            self.lead(jobs)
             return
         # The first to get a turn takes those behind it along.
-        for job in jobs:
-            if not self._wait(job):
-                self._lead(self._take(job))
+        for job, turn in zip(jobs, turns, strict=True):
+            if job.error is None and not self._wait(job, turn):
+                self.lead(self.take(job))
 
-    def _wait(self, job: Job) -> bool:
-        """Wait until the job is done, and return True, or has to lead the next run: False."""
-        started = perf_counter_ns()
-        timeout = -1.0
-        if job.deadline is not None:
-            # grpcio gives a call without a deadline one in thousands of years.
-            timeout = min(max(0.0, job.deadline - monotonic()), threading.TIMEOUT_MAX)
-        if not job._turn.acquire(timeout=timeout):
-            with self._lock:
-                if job in self._waiting:
-                    self._waiting.remove(job)
-                    job.error = DeadlineExpiredError(self._model)
-                    return True
-            # Too late to leave: it is in a run, or was told to lead one just now.
-            job._turn.acquire()
-        job.waited_ns = perf_counter_ns() - started - job.ran_ns
-        return job._done
+    def enter(self, waiting: Callable[[], Sequence[Job]]) -> bool:
+        """Take a free runner and return True: `lead` has to follow. Else let jobs wait.
 
-    def _take(self, leader: Job) -> list[Job]:
-        """Take the leader and what waits and can run with it; end what is not wanted any more."""
-        if self._unwanted(leader):
+        waiting: returns them, who can be woken; asked for only then, with the queue locked.
+        Those for which there is no room have an error afterwards, and do not wait.
+        """
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return True
+            jobs = waiting()
+            room = self._max_waiting - len(self._waiting)
+            self._waiting.extend(jobs[:room])
+        for job in jobs[room:]:
+            job.error = QueueFullError(self._model, self._max_waiting)
+        return False
+
+    def leave(self, job: Job) -> bool:
+        """Let a job go that waits and is not wanted any more; False if its turn came already."""
+        with self._lock:
+            if job not in self._waiting:
+                return False
+            self._waiting.remove(job)
+            return True
+
+    def take(self, leader: Job) -> list[Job]:
+        """Return a job that has to lead, and what waits and can run with it.
+
+        Ends what is not wanted any more; nothing is left if that is the leader.
+        """
+        leader.error = unwanted(self._model, leader)
+        if leader.error is not None:
+            leader.done = True
             return []
         if not leader.kind.by_rows:
             return [leader]
         batch, rows = [leader], leader.rows
+        ended: list[Job] = []
         with self._lock:
             kept: deque[Job] = deque()
             while self._waiting and rows < self._max_rows:
                 job = self._waiting.popleft()
                 if job.kind != leader.kind or rows + job.rows > self._max_rows:
                     kept.append(job)
-                elif self._unwanted(job):
-                    job._done = True
-                    job._turn.release()
+                elif (error := unwanted(self._model, job)) is not None:
+                    job.error = error
+                    ended.append(job)
                 else:
                     batch.append(job)
                     rows += job.rows
             kept.extend(self._waiting)
             self._waiting = kept
+        _end(ended)
         return batch
 
-    def _unwanted(self, job: Job) -> bool:
-        if job.deadline is not None and monotonic() >= job.deadline:
-            job.error = DeadlineExpiredError(self._model)
-        elif job.active is not None and not job.active():
-            job.error = CallCancelledError(self._model)
-        return job.error is not None
-
-    def _lead(self, batch: list[Job]) -> None:
-        """Compute a batch whose first job is this thread's own; then let the next one lead."""
+    def lead(self, batch: Sequence[Job]) -> None:
+        """Compute a batch, end its jobs, and hand the runner to the next that waits."""
         try:
             self._compute(batch)
         finally:
-            for job in batch:
-                job._done = True
-                if job._turn.locked():
-                    job._turn.release()
+            _end(batch)
             with self._lock:
-                if self._waiting:
-                    self._waiting.popleft()._turn.release()
-                else:
+                leader = self._waiting.popleft() if self._waiting else None
+                if leader is None:
                     self._free += 1
+            if leader is not None and leader.wake is not None:
+                leader.wake()
 
-    def _compute(self, batch: list[Job]) -> None:
+    def _wait(self, job: Job, turn: threading.Lock) -> bool:
+        """Wait until the job is done, and return True, or has to lead the next run: False."""
+        started = perf_counter_ns()
+        timeout = -1.0
+        if job.deadline is not None:
+            # grpcio gives a call without a deadline one in thousands of years.
+            timeout = min(max(0.0, job.deadline - monotonic()), threading.TIMEOUT_MAX)
+        if not turn.acquire(timeout=timeout):
+            if self.leave(job):
+                job.error = DeadlineExpiredError(self._model)
+                return True
+            # Too late to leave: it is in a run, or was told to lead one just now.
+            turn.acquire()
+        job.waited_ns = perf_counter_ns() - started - job.ran_ns
+        return job.done
+
+    def _compute(self, batch: Sequence[Job]) -> None:
         if not batch:
             return
         started = perf_counter_ns()
@@ -215,3 +237,19 @@ class BatchQueue:
         ran_ns = perf_counter_ns() - started
         for job in batch:
             job.ran_ns = ran_ns
+
+
+def unwanted(model: str, job: Job) -> ServingError | None:
+    """Return why nobody waits for a job's answers any more; None if someone does."""
+    if job.deadline is not None and monotonic() >= job.deadline:
+        return DeadlineExpiredError(model)
+    if job.active is not None and not job.active():
+        return CallCancelledError(model)
+    return None
+
+
+def _end(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        job.done = True
+        if job.wake is not None:
+            job.wake()

@@ -14,7 +14,7 @@ from forwardpass.server.errors import (
     VersionNotFoundError,
 )
 from forwardpass.server.model import Model
-from forwardpass.server.plan import Plan
+from forwardpass.server.plan import Plans
 from forwardpass.server.repository import ModelFile
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -88,8 +88,8 @@ class Catalog:
 
     def __init__(self) -> None:
         self._offers: Mapping[str, Offer] = {}
-        self.plans: dict[bytes, Plan] = {}
-        """By the bytes that calls of one form share; new with every snapshot."""
+        self.plans = Plans()
+        """How calls are answered that were seen before; new with every snapshot."""
 
     def put(self, name: str, offer: Offer) -> None:
         """Replace what there is of a model; an offer without versions removes it."""
@@ -98,7 +98,7 @@ class Catalog:
             del offers[name]
         self._offers = offers
         # After the offers: a plan kept from now on is of a model that answers now.
-        self.plans = {}
+        self.plans = Plans()
 
     def get(self, name: str) -> Offer:
         """Return what there is of a model: an empty offer for an unknown name."""

@@ -1,12 +1,27 @@
 """The server's settings: one frozen object, built at the edge and passed down."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NoReturn
 
 from forwardpass.server.guard import Limits
 from forwardpass.server.log_format import FORMATS, LogFormat
 from forwardpass.server.versions import VersionPolicy
+
+
+class Transport(StrEnum):
+    """What speaks gRPC."""
+
+    GRPCIO = "grpcio"
+    """grpcio's threads."""
+    ASYNCIO = "asyncio"
+    """An event loop of our own: far less CPU a call."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"transport: expected {' or '.join(cls)}, got {str(value)!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +47,7 @@ class Config:
     trial_memory_bytes: int = 2**30
     """How much memory it may take."""
     host: str = "127.0.0.1"
+    """Address to listen on, or `unix:PATH`: a socket in the file system, without a port."""
     port: int = 8001
     """TCP port to listen on; 0 picks a free one."""
     max_message_bytes: int = 64 * 2**20
@@ -45,11 +61,15 @@ class Config:
     sends all the same ends UNAVAILABLE, not looked at."""
     max_connections: int = 10_000
     """Most connections; one above it is closed at once, and its calls end UNAVAILABLE."""
+    max_connection_age_s: float | None = None
+    """How long a connection may last, give or take a tenth, before its client is asked to open
+    another, so that new servers get their share; `grace_s` later it is closed. None: for ever."""
     drain_s: float = 5.0
     """After SIGTERM: how long the server says that it is not ready while it still answers,
     so that balancers turn away from it first."""
     grace_s: float = 30.0
     """After the drain: how long calls in flight may take to end."""
+    transport: Transport = Transport.GRPCIO
     workers: int = 32
     """Threads that answer calls."""
     max_streams: int = 128
@@ -99,6 +119,11 @@ class Config:
         if not 1024 <= self.max_message_bytes < 2**31:
             raise ValueError(
                 f"max_message_bytes: expected 1024..{2**31 - 1}, got {self.max_message_bytes}"
+            )
+        if self.max_connection_age_s is not None and not self.max_connection_age_s > 0:
+            raise ValueError(
+                "max_connection_age_s: expected more than 0 seconds, "
+                f"got {self.max_connection_age_s}"
             )
         # Written so that NaN is refused as well.
         if not (self.drain_s >= 0 and self.grace_s >= 0):

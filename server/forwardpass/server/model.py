@@ -13,12 +13,15 @@ from forwardpass.proto.spec import TensorError, TensorSpec
 from forwardpass.server.batching import BatchQueue, Job, QueueLimits
 from forwardpass.server.computation import Computation
 from forwardpass.server.drift import Drift
-from forwardpass.server.errors import ModelFailedError, ServingError
+from forwardpass.server.errors import ModelFailedError
 from forwardpass.server.proof import WrongAnswerError, prove
 from forwardpass.server.repository import ModelFile
 from forwardpass.server.runtime import Session, SessionError
 from forwardpass.server.statistics import Statistics
 from forwardpass.server.tuning import tune
+
+_SHORT_S = 0.001
+"""A run that takes longer is worth a thread's turn, of some 50 us."""
 
 
 class Model:
@@ -47,6 +50,8 @@ class Model:
             prove(self.session)
             _check_ranks(graph)
             self.batching = tune(self.session, graph)
+            self.short_rows = self.batching.rows_within(_SHORT_S)
+            """So many rows may run on a thread that has other things to do."""
             self.labels = _labels(self.session)
             """Labels of the outputs' columns, where the file names them."""
             columns = _input_columns(self.session)
@@ -71,19 +76,19 @@ class Model:
         # The queue knows the computation and not the model: in a cycle the session's memory
         # would outlive its last call, until Python looks for garbage.
         computation = Computation(self.name, self.session, self.statistics, self.drift)
-        self._queue = BatchQueue(
+        self.queue = BatchQueue(
             self.name, computation.run, max_rows=self.batching.max_rows, limits=queue
         )
 
     @property
     def waiting(self) -> int:
         """How many calls wait for a run now."""
-        return self._queue.waiting
+        return self.queue.waiting
 
     @property
     def max_waiting(self) -> int:
         """How many may wait."""
-        return self._queue.max_waiting
+        return self.queue.max_waiting
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Return when every job of one kind has its answers or its error.
@@ -95,7 +100,7 @@ class Model:
         rows = 0
         for job in jobs:
             if together and (rows + job.rows > limit or not job.kind.by_rows):
-                self._enqueue(together)
+                self.queue.run(together)
                 together, rows = [], 0
             if job.rows > limit and job.kind.by_rows:
                 self._run_in_pieces(job)
@@ -103,28 +108,20 @@ class Model:
                 together.append(job)
                 rows += job.rows
         if together:
-            self._enqueue(together)
-
-    def _enqueue(self, jobs: Sequence[Job]) -> None:
-        try:
-            self._queue.run(jobs)
-        except ServingError as error:
-            for job in jobs:
-                job.error = error
+            self.queue.run(together)
 
     def _run_in_pieces(self, job: Job) -> None:
-        # The rows of others get their turn between the pieces.
-        limit = self.batching.max_rows
-        pieces = [self._piece(job, start) for start in range(0, job.rows, limit)]
+        pieces = self.pieces(job)
         for piece in pieces:
-            self._enqueue([piece])
+            self.queue.run([piece])
             if piece.error is not None:
-                job.error = piece.error
-                return
-        job.answers = [b"".join(parts) for parts in zip(*(p.answers for p in pieces), strict=True)]
-        job.shapes = [(job.rows, *shape[1:]) for shape in pieces[0].shapes]
-        job.waited_ns = sum(piece.waited_ns for piece in pieces)
-        job.ran_ns = sum(piece.ran_ns for piece in pieces)
+                break
+        put_together(job, pieces)
+
+    def pieces(self, job: Job) -> list[Job]:
+        """Cut a job of more rows than pay: others get their turn between its pieces."""
+        limit = self.batching.max_rows
+        return [self._piece(job, start) for start in range(0, job.rows, limit)]
 
     def _piece(self, job: Job, start: int) -> Job:
         end = min(start + self.batching.max_rows, job.rows)
@@ -133,6 +130,17 @@ class Model:
             for tensor in job.tensors
         ]
         return Job(job.kind, tensors, end - start, job.deadline, job.active)
+
+
+def put_together(job: Job, pieces: Sequence[Job]) -> None:
+    """Give a job the answers of its pieces, or the error of the one that failed."""
+    job.error = next((piece.error for piece in pieces if piece.error is not None), None)
+    if job.error is not None:
+        return
+    job.answers = [b"".join(parts) for parts in zip(*(p.answers for p in pieces), strict=True)]
+    job.shapes = [(job.rows, *shape[1:]) for shape in pieces[0].shapes]
+    job.waited_ns = sum(piece.waited_ns for piece in pieces)
+    job.ran_ns = sum(piece.ran_ns for piece in pieces)
 
 
 def _check_ranks(graph: GraphProto) -> None:

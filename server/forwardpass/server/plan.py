@@ -1,8 +1,8 @@
 """What is the same for all calls that differ only in their tensors' bytes and their id."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.spec import TensorError
@@ -13,10 +13,16 @@ from forwardpass.server.errors import InvalidTensorError, ReplyTooLargeError
 from forwardpass.server.model import Model
 from forwardpass.server.regions import Place
 from forwardpass.server.validation import Inference, RequestedOutput
-from forwardpass.server.wire import join
+from forwardpass.server.wire import Parts, join, raw_output_start
 
 MAX_REPLY_BYTES = 2**31 - 2**20
 """A little less than what protobuf, and so a gRPC message, can hold."""
+
+
+_MAX_PLANS = 4096
+_MAX_HEAD_BYTES = 2048
+_MAX_FORM_BYTES = 2**16
+"""Bounds what callers that never repeat themselves can make us keep."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +47,8 @@ class Plan:
     plain: bool
     """Whether the reply has every output as the model gives it: not its highest columns, nor
     put into shared memory."""
-    _described: tuple[Sequence[tuple[int, ...]], bytes] = field(default=((), b""))
-    """The shapes of the last answers, and the reply's description of them."""
+    _frame: "_Frame | None" = None
+    """Of the last replies."""
 
     @classmethod
     def of(cls, model: Model, inference: Inference, sent: Sequence[str], *, timed: bool) -> "Plan":
@@ -75,9 +81,7 @@ class Plan:
 
     def fits(self, tensors: Sequence[bytes | memoryview]) -> bool:
         """Tell whether tensors of a request of this form, in its order, have the right sizes."""
-        return len(tensors) == len(self.sizes) and all(
-            len(tensor) == size for tensor, size in zip(tensors, self.sizes, strict=True)
-        )
+        return tuple(map(len, tensors)) == self.sizes
 
     def tensors(self, inference: Inference) -> list[Any]:
         """Return the tensors of a valid request as a job takes them."""
@@ -86,34 +90,54 @@ class Plan:
             for name, spec in self.model.inputs.items()
         ]
 
-    def in_order(self, tensors: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    def in_order(self, tensors: Sequence[bytes | memoryview]) -> Sequence[bytes | memoryview]:
         """Put the tensors of a request into the order of the model's inputs."""
-        return [tensors[place] for place in self.sent]
+        return tensors if len(tensors) == 1 else [tensors[place] for place in self.sent]
 
-    def reply(self, id_field: bytes, job: Job) -> bytes:
-        """Write the reply to a call whose job is done.
+    def replies(self, id_fields: Sequence[bytes], job: Job) -> list[bytes]:
+        """Write the replies to calls of this form whose rows were one job; an id field for each.
 
         Raises ReplyTooLargeError, and InvalidTensorError where shared memory has no room.
         """
-        size = sum(map(len, job.answers))
-        if size > MAX_REPLY_BYTES:
-            raise ReplyTooLargeError(self.model.name, size, MAX_REPLY_BYTES)
+        count = len(id_fields)
+        shapes = job.shapes if count == 1 else [(self.rows, *shape[1:]) for shape in job.shapes]
+        sizes = [len(answer) // count for answer in job.answers]
+        if sum(sizes) > MAX_REPLY_BYTES:
+            raise ReplyTooLargeError(self.model.name, sum(sizes), MAX_REPLY_BYTES)
         if not self.plain:
-            return self._special_reply(id_field, job)
-        shapes, described = self._described
-        if job.shapes != shapes:
-            described = _describe(
-                (name, self.model.outputs[name].datatype, shape, None)
-                for name, shape in zip(self.kind.outputs, job.shapes, strict=True)
-            )
-            # One assignment: another thread sees both or neither.
-            self._described = job.shapes, described
-        return join(self.head, id_field, described, job.answers)
+            return [
+                self._special_reply(id_field, shapes, _part(job.answers, sizes, index))
+                for index, id_field in enumerate(id_fields)
+            ]
+        frame = self._frame
+        if frame is None or frame.shapes != shapes:
+            # One assignment: another thread sees all of it or nothing.
+            frame = self._frame = _Frame(shapes, self._describe(shapes), sizes)
+        if len(sizes) == 1:
+            # By far the most common, and the fastest way to write many.
+            (answer,), (size,), (start,) = job.answers, sizes, frame.starts
+            head, middle = self.head, frame.described + start
+            return [
+                b"".join((head, id_field, middle, answer[index * size : index * size + size]))
+                for index, id_field in enumerate(id_fields)
+            ]
+        return [
+            join(self.head, id_field, frame.described, _part(job.answers, sizes, index))
+            for index, id_field in enumerate(id_fields)
+        ]
 
-    def _special_reply(self, id_field: bytes, job: Job) -> bytes:
+    def _describe(self, shapes: Sequence[tuple[int, ...]]) -> bytes:
+        return _describe(
+            (name, self.model.outputs[name].datatype, shape, None)
+            for name, shape in zip(self.kind.outputs, shapes, strict=True)
+        )
+
+    def _special_reply(
+        self, id_field: bytes, shapes: Sequence[tuple[int, ...]], answers: Sequence[bytes]
+    ) -> bytes:
         described: list[_Described] = []
         tensors: list[bytes] = []
-        for output, shape, answer in zip(self.outputs, job.shapes, job.answers, strict=True):
+        for output, shape, answer in zip(self.outputs, shapes, answers, strict=True):
             place = output.place
             datatype = self.model.outputs[output.name].datatype
             if output.classes is not None:
@@ -132,6 +156,29 @@ class Plan:
         return join(self.head, id_field, _describe(described), tensors)
 
 
+class _Frame:
+    """What replies with answers of the same shapes share."""
+
+    __slots__ = ("described", "shapes", "starts")
+
+    def __init__(
+        self, shapes: Sequence[tuple[int, ...]], described: bytes, sizes: Sequence[int]
+    ) -> None:
+        self.shapes = shapes
+        self.described = described
+        """The outputs, but their tensors."""
+        self.starts = [raw_output_start(size) for size in sizes]
+        """What comes before each tensor."""
+
+
+def _part(answers: Sequence[bytes], sizes: Sequence[int], index: int) -> list[bytes]:
+    """Return one call's share of answers."""
+    return [
+        answer[index * size : (index + 1) * size]
+        for answer, size in zip(answers, sizes, strict=True)
+    ]
+
+
 _Described = tuple[str, str, tuple[int, ...], Place | None]
 
 
@@ -143,3 +190,39 @@ def _describe(outputs: Iterable[_Described]) -> bytes:
         if place is not None:
             place.describe(output.parameters)
     return reply.SerializeToString()
+
+
+class Form(NamedTuple):
+    """Messages of one length that differ in the bytes of their only tensor alone."""
+
+    prefix: bytes
+    """All before the tensor; what follows is the tensor, whole."""
+    plan: Plan
+    id_field: bytes
+
+
+class Plans:
+    """The plans made so far, found by a request's bytes; for as long as no model changes."""
+
+    def __init__(self) -> None:
+        self.forms: dict[int, Form] = {}
+        """By the length of the message, which tells most forms apart: the quickest way."""
+        self._by_head: dict[bytes, Plan] = {}
+
+    def find(self, parts: Parts) -> Plan | None:
+        """Return the plan of a request, if one like it was valid."""
+        plan = self._by_head.get(parts.head)
+        return plan if plan is not None and plan.fits(parts.tensors) else None
+
+    def keep(self, plan: Plan, parts: Parts, message: bytes | memoryview) -> None:
+        """Keep a plan for the next request like this one, if that is as valid as this one."""
+        if not plan.repeatable or len(parts.head) > _MAX_HEAD_BYTES:
+            return
+        if len(self._by_head) >= _MAX_PLANS:
+            self._by_head.clear()
+            self.forms.clear()
+        self._by_head[parts.head] = plan
+        size = len(message)
+        if len(parts.tensors) == 1 and size < _MAX_FORM_BYTES:
+            prefix = bytes(message[: size - len(parts.tensors[0])])
+            self.forms.setdefault(size, Form(prefix, plan, parts.id_field))

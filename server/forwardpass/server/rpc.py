@@ -87,10 +87,10 @@ def rpc_for_caller(request_type: type[_M], answer: Callable[[_M, Caller], Messag
     return Rpc(call)
 
 
-def parse(message_type: type[_M], message: bytes) -> _M:
+def parse(message_type: type[_M], message: bytes | memoryview) -> _M:
     """Read a message; raises InvalidRequestError if the bytes are none."""
     try:
-        return message_type.FromString(message)
+        return message_type.FromString(bytes(message))
     # protobuf in pure Python raises UnicodeDecodeError for text that is not UTF-8.
     except (DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(

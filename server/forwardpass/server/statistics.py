@@ -20,7 +20,7 @@ PHASES = ("decode", "queue", "compute", "encode", "total")
 """Parts of a call's time, and their sum."""
 
 _KEPT = 128
-"""Calls or runs that wait to be summed up: few enough for hundreds of models."""
+"""Entries that wait to be summed up: few enough for hundreds of models."""
 
 _T = TypeVar("_T")
 
@@ -71,7 +71,7 @@ class Statistics:
     """The counters of one model version; thread-safe."""
 
     def __init__(self) -> None:
-        self._new_calls: list[tuple[int, int, int, int, int, int]] = []
+        self._new_calls: list[tuple[int, int, int, int, int, int, int]] = []
         self._new_runs: list[tuple[int, int, int, int]] = []
         # Guards the sums, and that nothing new is summed up twice.
         self._lock = Lock()
@@ -81,11 +81,22 @@ class Statistics:
         self._runs: dict[int, Runs] = {}
 
     def answered(
-        self, rows: int, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int, ended_ns: int
+        self,
+        rows: int,
+        input_ns: int,
+        queue_ns: int,
+        infer_ns: int,
+        output_ns: int,
+        ended_ns: int,
+        *,
+        calls: int = 1,
     ) -> None:
-        """Count a call that was answered; ended_ns is on the clock of time.perf_counter_ns."""
+        """Count calls that were answered; ended_ns is on the clock of time.perf_counter_ns.
+
+        calls: How many; all that is counted is the sum over them.
+        """
         new = self._new_calls
-        new.append((rows, input_ns, queue_ns, infer_ns, output_ns, ended_ns))
+        new.append((calls, rows, input_ns, queue_ns, infer_ns, output_ns, ended_ns))
         if len(new) >= _KEPT:
             self._sum_up()
 
@@ -121,17 +132,21 @@ class Statistics:
             new = _take(self._new_calls)
             if new:
                 table = np.array(new, np.int64)
-                parts = table[:, 1:5]
-                self._phases.add(np.column_stack((parts, parts.sum(axis=1))))
-                rows, input_ns, queue_ns, infer_ns, output_ns = table[:, :5].sum(axis=0).tolist()
+                count, parts = table[:, 0], table[:, 2:6]
+                # Calls that were answered together took the same time, as far as is known.
+                each = parts // count[:, np.newaxis]
+                each = np.repeat(np.column_stack((each, each.sum(axis=1))), count, axis=0)
+                self._phases.add(each)
+                answered, rows, *sums = table[:, :6].sum(axis=0).tolist()
+                input_ns, queue_ns, infer_ns, output_ns = sums
                 calls = self._calls
-                calls.answered += len(new)
+                calls.answered += answered
                 calls.rows += rows
                 calls.input_ns += input_ns
                 calls.queue_ns += queue_ns
                 calls.infer_ns += infer_ns
                 calls.output_ns += output_ns
-                last_ns = time_ns() - perf_counter_ns() + int(table[:, 5].max())
+                last_ns = time_ns() - perf_counter_ns() + int(table[:, 6].max())
                 calls.last_ms = max(calls.last_ms, last_ns // 1_000_000)
             for run_rows, joined_ns, ran_ns, parted_ns in _take(self._new_runs):
                 runs = self._runs.get(run_rows)

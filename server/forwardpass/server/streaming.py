@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.errors import ServingError, ShuttingDownError
-from forwardpass.server.service import Call, Reply
+from forwardpass.server.inference import Call, Reply
 from forwardpass.server.wire import length_delimited
 
 WINDOW = 32
@@ -55,7 +55,7 @@ class Streams:
         try:
             while batch := inbox.take():
                 for call, answer in zip(batch, self._infer(batch), strict=True):
-                    yield _message(call, answer)
+                    yield stream_message(call, answer)
         finally:
             inbox.close()
             with self._lock:
@@ -122,12 +122,13 @@ class _Inbox:
         return batch
 
 
-def _message(call: Call, answer: Reply | ServingError) -> bytes:
+def stream_message(call: Call, answer: Reply | ServingError) -> bytes:
+    """Write the ModelStreamInferResponse that answers a call."""
     if isinstance(answer, Reply):
         field = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
         return length_delimited(field, _FINAL, answer.message)
     try:
-        call_id = pb.ModelInferRequest.FromString(call.message).id
+        call_id = pb.ModelInferRequest.FromString(bytes(call.message)).id
     except (DecodeError, UnicodeDecodeError):
         call_id = ""
     return pb.ModelStreamInferResponse(

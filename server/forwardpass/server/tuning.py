@@ -43,6 +43,18 @@ class Batching:
     differs: bool = False
     """Whether that is because rows run together did not equal single ones bit for bit."""
 
+    def rows_within(self, seconds: float) -> int:
+        """Return how many rows run in a time, as far as the curve tells; 0 if it tells nothing."""
+        budget_us = seconds * 1e6
+        rows, spent_us = 0, 0.0
+        for more, cost_us in self.curve_us.items():
+            if cost_us > budget_us:
+                part = (budget_us - spent_us) / (cost_us - spent_us) if rows else 0.0
+                return rows + int(part * (more - rows))
+            rows, spent_us = more, cost_us
+        # Beyond what was measured a row costs what it did there.
+        return int(rows * budget_us / spent_us) if rows else 0
+
     @property
     def invariance(self) -> str:
         """What is published under `metadata.BATCH_INVARIANT`."""

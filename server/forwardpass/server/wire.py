@@ -29,7 +29,7 @@ class Parts(NamedTuple):
     """raw_input_contents; large ones are views of the message."""
 
 
-def split(message: bytes) -> Parts | None:
+def split(message: bytes | memoryview) -> Parts | None:
     """Part a serialized ModelInferRequest; None if it is not of the common form.
 
     That is: every field once where it may stand once, raw tensors last. A message that does
@@ -57,7 +57,7 @@ def split(message: bytes) -> Parts | None:
             start, size = _length(message, position + 1)
             position = start + size
             tensors.append(
-                message[start:position]
+                bytes(message[start:position])
                 if size < _LARGE_BYTES
                 else memoryview(message)[start:position]
             )
@@ -66,18 +66,24 @@ def split(message: bytes) -> Parts | None:
     if position != end or not tensors:
         return None
     # protobuf refuses text that is not UTF-8; ASCII is all that is told apart cheaply.
-    id_field = message[id_start:id_end]
+    id_field = bytes(message[id_start:id_end])
     if not id_field[2:].isascii():
         return None
-    return Parts(message[:id_start] + message[id_end:head_end], id_field, tensors)
+    head = bytes(message[:head_end])
+    return Parts(head[:id_start] + head[id_end:] if id_end else head, id_field, tensors)
 
 
 def join(head: bytes, id_field: bytes, outputs: bytes, tensors: Sequence[bytes]) -> bytes:
     """Write a ModelInferResponse: fields 1 and 2, the id, field 5, raw_output_contents."""
     parts = [head, id_field, outputs]
     for tensor in tensors:
-        parts += (_REPLY_RAW_TAG, _varint(len(tensor)), tensor)
+        parts += (raw_output_start(len(tensor)), tensor)
     return b"".join(parts)
+
+
+def raw_output_start(size: int) -> bytes:
+    """Write what comes before an entry of raw_output_contents of so many bytes."""
+    return _REPLY_RAW_TAG + _varint(size)
 
 
 def length_delimited(field: int, *parts: bytes) -> bytes:
@@ -85,7 +91,7 @@ def length_delimited(field: int, *parts: bytes) -> bytes:
     return b"".join((_varint(field << 3 | 2), _varint(sum(map(len, parts))), *parts))
 
 
-def _length(message: bytes, position: int) -> tuple[int, int]:
+def _length(message: bytes | memoryview, position: int) -> tuple[int, int]:
     """Read a length at a position; return where what it measures starts, and the length.
 
     Raises IndexError where the message ends before the length does.

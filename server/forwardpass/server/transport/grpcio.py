@@ -13,20 +13,18 @@ from forwardpass.server.config import Config
 from forwardpass.server.errors import MessageTooLargeError, ServingError
 from forwardpass.server.gate import Gate
 from forwardpass.server.health import Health
+from forwardpass.server.inference import Call
 from forwardpass.server.origin import REQUEST_ID
 from forwardpass.server.rpc import Rpc
-from forwardpass.server.service import SERVICE, Call, Service
+from forwardpass.server.service import SERVICE, Service
 from forwardpass.server.transport.abort import abort
 from forwardpass.server.transport.health import SERVICE as HEALTH_SERVICE
 from forwardpass.server.transport.health import HealthTransport
+from forwardpass.server.transport.listening import ListenError, address, claim, unix_path
 from forwardpass.server.transport.metadata import Arrivals
 from forwardpass.server.transport.reflection import reflection_handlers
 from forwardpass.server.transport.streams import StreamTransport
 from forwardpass.server.transport.threads import CallThreads
-
-
-class ListenError(Exception):
-    """The address cannot be listened on."""
 
 
 class GrpcioServer:
@@ -48,6 +46,7 @@ class GrpcioServer:
                 ("grpc.max_allowed_incoming_connections", config.max_connections),
                 # Two servers on one port would share its calls silently.
                 ("grpc.so_reuseport", 0),
+                *_age(config),
             ],
         )
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -142,16 +141,32 @@ class GrpcioServer:
         return handle
 
     def _bind(self, config: Config) -> int:
-        host = config.host.strip("[]")
-        # An IPv6 address has colons of its own.
-        address = f"[{host}]:{config.port}" if ":" in host else f"{host}:{config.port}"
+        place = address(config)
         try:
+            path = unix_path(config)
+            if path is not None:
+                claim(path)
             if config.tls_cert is None or config.tls_key is None:
-                return self._server.add_insecure_port(address)
+                port = self._server.add_insecure_port(place)
+                return port if path is None else 0
             files = CertificateFiles(config.tls_cert, config.tls_key, config.tls_client_ca)
-            return self._server.add_secure_port(address, _credentials(files))
-        except (RuntimeError, CertificateError) as error:
-            raise ListenError(f"cannot listen on {address}: {error}") from error
+            return self._server.add_secure_port(place, _credentials(files))
+        except (RuntimeError, OSError, CertificateError) as error:
+            raise ListenError(f"cannot listen on {place}: {error}") from error
+
+
+def _age(config: Config) -> list[tuple[str, int]]:
+    if config.max_connection_age_s is None:
+        return []
+    # gRPC adds the jitter itself.
+    return [
+        ("grpc.max_connection_age_ms", _ms(config.max_connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", _ms(config.grace_s)),
+    ]
+
+
+def _ms(seconds: float) -> int:
+    return min(round(seconds * 1000), 2**31 - 1)
 
 
 def _credentials(files: CertificateFiles) -> grpc.ServerCredentials:

@@ -71,9 +71,7 @@ class HealthTransport:
     ) -> HealthCheckResponse:
         name = request.service
         if name not in self._serving:
-            context.abort(
-                grpc.StatusCode.NOT_FOUND, f"nothing is known of {name[:100]!r}; '' is the server"
-            )
+            context.abort(grpc.StatusCode.NOT_FOUND, unknown(name))
         return self._response(name)
 
     def _states(self) -> dict[str, HealthCheckResponse]:
@@ -113,8 +111,17 @@ class HealthTransport:
                     logger.exception("a watcher of %r could not be told", name)
 
     def _response(self, name: str) -> HealthCheckResponse:
-        serving = self._serving.get(name)
-        if serving is None:
-            return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
-        states = HealthCheckResponse
-        return states(status=states.SERVING if serving else states.NOT_SERVING)
+        return response(self._serving.get(name))
+
+
+def response(serving: bool | None) -> HealthCheckResponse:
+    """Write a state; None: of something that is not known."""
+    states = HealthCheckResponse
+    if serving is None:
+        return states(status=states.SERVICE_UNKNOWN)
+    return states(status=states.SERVING if serving else states.NOT_SERVING)
+
+
+def unknown(name: str) -> str:
+    """Return what whoever checks a name is told of which nothing is known."""
+    return f"nothing is known of {name[:100]!r}; '' is the server"

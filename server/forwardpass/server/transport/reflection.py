@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from forwardpass.proto import inference_pb2
 
 _V1ALPHA, _V1 = "grpc.reflection.v1alpha", "grpc.reflection.v1"
-_SERVICES = tuple(f"{package}.ServerReflection" for package in (_V1, _V1ALPHA))
+SERVICES = tuple(f"{package}.ServerReflection" for package in (_V1, _V1ALPHA))
 
 _MAX_STREAMS = 8
 """That are answered at a time; tools hold one for as long as a command runs."""
@@ -25,7 +25,7 @@ _MAX_STREAMS = 8
 
 def reflection_handlers(services: tuple[str, ...]) -> list[grpc.GenericRpcHandler]:
     """Return what a grpcio server needs to answer both names; services: what else it answers."""
-    servicer: Any = reflection.ReflectionServicer((*services, *_SERVICES), pool=_pool())
+    servicer = reflection_servicer(services)
 
     def handle(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         yield from servicer.ServerReflectionInfo(requests, context)
@@ -41,8 +41,13 @@ def reflection_handlers(services: tuple[str, ...]) -> list[grpc.GenericRpcHandle
     )
     return [
         grpc.method_handlers_generic_handler(service, {"ServerReflectionInfo": method})
-        for service in _SERVICES
+        for service in SERVICES
     ]
+
+
+def reflection_servicer(services: tuple[str, ...]) -> Any:
+    """Return what answers the messages of both names; services: what else is answered."""
+    return reflection.ReflectionServicer((*services, *SERVICES), pool=_pool())
 
 
 def _pool() -> DescriptorPool:

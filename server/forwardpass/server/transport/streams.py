@@ -9,8 +9,9 @@ import grpc
 
 from forwardpass.server.errors import MessageTooLargeError, ServingError, TooManyStreamsError
 from forwardpass.server.gate import Gate
+from forwardpass.server.inference import Call
 from forwardpass.server.origin import REQUEST_ID, Origin
-from forwardpass.server.service import Call, Service
+from forwardpass.server.service import Service
 from forwardpass.server.streaming import Streams
 from forwardpass.server.transport.abort import abort
 from forwardpass.server.transport.metadata import Arrivals

@@ -1,0 +1,133 @@
+"""gRPC's framing: a flag, a length, a message; compressed or not."""
+
+import zlib
+from collections.abc import Iterator
+from struct import Struct
+
+from forwardpass.server.errors import MessageTooLargeError
+from forwardpass.server.transport.http2.stream import Payload
+from forwardpass.server.transport.status import Outcome
+
+PREFIX_BYTES = 5
+_PREFIX = Struct(">BI")
+pack_prefix = _PREFIX.pack
+"""Compressed or not (1 or 0), length."""
+
+_INTERNAL = 13
+LARGE_BYTES = 2**16
+"""What is not copied once more to be bytes, which are quicker to read than a view."""
+_WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
+
+
+class BadMessageError(Exception):
+    """Bytes that are no message; carries how the call ends."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.outcome = Outcome(_INTERNAL, text)
+
+
+class MessageReader:
+    """Puts the messages of one stream together, as their bytes come."""
+
+    __slots__ = ("_compressed", "_encoding", "_limit", "_message", "_prefix", "_size", "received")
+
+    def __init__(self, limit: int, encoding: bytes) -> None:
+        """Prepare; limit is on a message's bytes, compressed and not."""
+        self._limit = limit
+        self._encoding = encoding
+        self._prefix = b""
+        self._compressed = False
+        self._size = 0
+        self._message: bytearray | None = None
+        """What came so far of a message of `_size` bytes: it takes the memory of what came, not
+        of what was announced."""
+        self.received = 0
+        """Bytes of the messages so far."""
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory of the message that is under way."""
+        return 0 if self._message is None else len(self._message)
+
+    @property
+    def missing(self) -> int:
+        """How much is to come of the message that is under way, as far as is known."""
+        return 0 if self._message is None else self._size - len(self._message)
+
+    @property
+    def partial(self) -> bool:
+        """Whether a message has begun and is not whole."""
+        return self._message is not None or bool(self._prefix)
+
+    def feed(self, payload: Payload) -> Iterator[Payload]:
+        """Yield the messages that are whole now; payload may be reused after that.
+
+        Large ones are views of memory of their own. Raises MessageTooLargeError before memory
+        is taken, BadMessageError for bytes that are no message.
+        """
+        self.received += len(payload)
+        position = 0
+        end = len(payload)
+        while position < end:
+            if self._message is None:
+                position = self._read_prefix(payload, position)
+                if len(self._prefix) < PREFIX_BYTES:
+                    return
+                size = self._begin()
+                if end - position >= size:
+                    # All of it is here: one copy.
+                    message = bytes(payload[position : position + size])
+                    position += size
+                    yield self._unpacked(message)
+                    continue
+                self._message = bytearray()
+            came = payload[position : position + self.missing]
+            self._message += came
+            position += len(came)
+            if len(self._message) == self._size:
+                whole, self._message = self._message, None
+                small = self._size < LARGE_BYTES
+                yield self._unpacked(bytes(whole) if small else memoryview(whole).toreadonly())
+
+    def _read_prefix(self, payload: Payload, position: int) -> int:
+        part = payload[position : position + PREFIX_BYTES - len(self._prefix)]
+        self._prefix += part
+        return position + len(part)
+
+    def _begin(self) -> int:
+        flag, size = _PREFIX.unpack(self._prefix)
+        self._prefix = b""
+        if flag > 1:
+            raise BadMessageError(f"the message's flag is {flag}; expected 0 or 1")
+        if flag and self._encoding == b"identity":
+            raise BadMessageError("the message is compressed, and grpc-encoding says it is not")
+        if size > self._limit:
+            raise MessageTooLargeError(size, self._limit)
+        self._compressed = bool(flag)
+        self._size = size
+        return self._size
+
+    def _unpacked(self, message: Payload) -> Payload:
+        return unpack(message, self._encoding, self._limit) if self._compressed else message
+
+
+def unpack(message: Payload, encoding: bytes, limit: int) -> bytes:
+    """Decompress a message, as far as the limit."""
+    unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
+    try:
+        unpacked = unpacker.decompress(message, limit + 1)
+    except zlib.error as error:
+        raise BadMessageError(f"the message is not what {encoding.decode()} makes") from error
+    if len(unpacked) > limit:
+        raise MessageTooLargeError(len(unpacked), limit)
+    if not unpacker.eof or unpacker.unused_data:
+        raise BadMessageError(f"the message is not all of what {encoding.decode()} makes")
+    return unpacked
+
+
+def pack(message: bytes) -> bytes:
+    """Compress a message with gzip, and frame it."""
+    packer = zlib.compressobj(1, wbits=_WINDOW_BITS[b"gzip"])
+    packed = packer.compress(message) + packer.flush()
+    return pack_prefix(1, len(packed)) + packed

@@ -1,0 +1,46 @@
+"""Server reflection on the event loop."""
+
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+
+from forwardpass.server.transport.aio.calls import Exchange, Wire
+from forwardpass.server.transport.aio.messages import BadMessageError
+from forwardpass.server.transport.aio.methods import Method
+from forwardpass.server.transport.aio.requests import Request
+from forwardpass.server.transport.http2.stream import Payload, Stream
+from forwardpass.server.transport.reflection import SERVICES, reflection_servicer
+
+_NO_CONTEXT: Any = None
+"""Which the servicer does not ask for."""
+
+
+def reflection_methods(services: tuple[str, ...]) -> dict[bytes, Method]:
+    """Return the method by its paths; services: what else the server answers."""
+    servicer = reflection_servicer(services)
+
+    def begin(wire: Wire, stream: Stream, request: Request) -> Exchange:
+        return _Reflection(servicer, wire, stream, request)
+
+    return {f"/{name}/ServerReflectionInfo".encode(): begin for name in SERVICES}
+
+
+class _Reflection(Exchange):
+    """A stream of questions, each answered at once."""
+
+    def __init__(self, servicer: Any, wire: Wire, stream: Stream, request: Request) -> None:
+        super().__init__(wire, stream, request)
+        self.awaited = False
+        self._servicer = servicer
+
+    def on_message(self, message: Payload) -> None:
+        try:
+            question = ServerReflectionRequest.FromString(bytes(message))
+        except (DecodeError, UnicodeDecodeError) as error:
+            raise BadMessageError("the message is no ServerReflectionRequest") from error
+        for answer in self._servicer.ServerReflectionInfo(iter([question]), _NO_CONTEXT):
+            self.send(answer.SerializeToString())
+
+    def on_end(self) -> None:
+        self.succeed()
