@@ -73,6 +73,10 @@ def pair() -> Model:
     )
 
 
+def _not_offered(_: bytes, context: grpc.ServicerContext) -> bytes:
+    context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
 @dataclass
 class OipServer:
     """The server; `models` and `answers` may be changed while it runs."""
@@ -118,6 +122,8 @@ class OipServer:
             ).SerializeToString(),
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._model_infer,
+            "RepositoryIndex": _not_offered,
+            "ModelStatistics": _not_offered,
         }
 
     def _answer(self, name: str, request: bytes, context: grpc.ServicerContext) -> bytes:

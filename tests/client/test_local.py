@@ -18,6 +18,7 @@ from forwardpass.client import (
     InvalidInputError,
     ModelNotFoundError,
     ServerError,
+    UnimplementedError,
     load,
 )
 from forwardpass.models import publish
@@ -105,6 +106,9 @@ def test_it_takes_what_a_client_takes(repository):
     assert not local.model_ready("pulse")
     assert local.server_metadata().name == "forwardpass"
     assert local.predict("linnerud", x, timing=True).timing.compute_us is None
+    for ask in (local.index, local.statistics):
+        with pytest.raises(UnimplementedError, match="this is one file; ask a Client"):
+            ask()
 
 
 def test_a_file_is_named_as_the_server_names_it(repository, tmp_path):

@@ -24,6 +24,7 @@ from forwardpass.client.local import LocalClient, load
 from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.client.retry import Retry
+from forwardpass.client.served import ModelState, ModelStatistics
 from forwardpass.client.timing import Timing
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "LocalClient",
     "ModelNotFoundError",
     "ModelSpec",
+    "ModelState",
+    "ModelStatistics",
     "ModelUnavailableError",
     "OverloadedError",
     "PermissionDeniedError",

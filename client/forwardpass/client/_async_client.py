@@ -27,6 +27,7 @@ from forwardpass.client.errors import (
 from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.client.retry import Retry
+from forwardpass.client.served import ModelState, ModelStatistics
 
 R = TypeVar("R")
 
@@ -149,6 +150,20 @@ class AsyncClient:
     async def server_metadata(self) -> ServerSpec:
         """Return the server's name, version and extensions."""
         return await self._run(self._core.server_metadata())
+
+    async def index(self) -> tuple[ModelState, ...]:
+        """Return the state of each version of each model in the server's repository.
+
+        Raises UnimplementedError from a server that has no RepositoryIndex.
+        """
+        return await self._run(self._core.index())
+
+    async def statistics(self, model: str = "", version: str = "") -> tuple[ModelStatistics, ...]:
+        """Return what each version has answered, of one model or, if empty, of all that are ready.
+
+        Raises UnimplementedError from a server that has no ModelStatistics.
+        """
+        return await self._run(self._core.statistics(model, version))
 
     async def close(self) -> None:
         """Close the connection; calls in flight end with CallCancelledError."""

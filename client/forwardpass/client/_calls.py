@@ -23,6 +23,7 @@ from forwardpass.client._steps import (
 from forwardpass.client.errors import ClientError
 from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
+from forwardpass.client.served import ModelState, ModelStatistics
 
 R = TypeVar("R")
 
@@ -142,6 +143,20 @@ class BlockingCalls(ABC):
     def server_metadata(self) -> ServerSpec:
         """Return the server's name, version and extensions."""
         return self._run(self._core.server_metadata())
+
+    def index(self) -> tuple[ModelState, ...]:
+        """Return the state of each version of each model in the server's repository.
+
+        Raises UnimplementedError from a server that has no RepositoryIndex.
+        """
+        return self._run(self._core.index())
+
+    def statistics(self, model: str = "", version: str = "") -> tuple[ModelStatistics, ...]:
+        """Return what each version has answered, of one model or, if empty, of all that are ready.
+
+        Raises UnimplementedError from a server that has no ModelStatistics.
+        """
+        return self._run(self._core.statistics(model, version))
 
     def __enter__(self) -> Self:
         return self

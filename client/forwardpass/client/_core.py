@@ -31,11 +31,21 @@ from forwardpass.client.errors import (
 from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.client.retry import Retrier, Retry
+from forwardpass.client.served import ModelState, ModelStatistics
 from forwardpass.client.timing import Timing
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.spec import TensorError
 
-METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", INFER)
+METHODS = (
+    "ServerLive",
+    "ServerReady",
+    "ModelReady",
+    "ServerMetadata",
+    "ModelMetadata",
+    INFER,
+    "RepositoryIndex",
+    "ModelStatistics",
+)
 """The methods that a client calls."""
 
 PIECES_IN_FLIGHT = 4
@@ -154,6 +164,24 @@ class Core:
             self._deadline(),
         )
         return ServerSpec.from_message(reply)
+
+    def index(self) -> Steps[tuple[ModelState, ...]]:
+        """Return the state of each version of each model."""
+        reply = yield from self._ask(
+            "RepositoryIndex",
+            pb.RepositoryIndexRequest(),
+            pb.RepositoryIndexResponse,
+            self._deadline(),
+        )
+        return tuple(map(ModelState.from_message, reply.models))
+
+    def statistics(self, model: str, version: str) -> Steps[tuple[ModelStatistics, ...]]:
+        """Return what versions of models have answered."""
+        request = pb.ModelStatisticsRequest(name=model, version=version)
+        reply = yield from self._ask(
+            "ModelStatistics", request, pb.ModelStatisticsResponse, self._deadline(), model
+        )
+        return tuple(map(ModelStatistics.from_message, reply.model_stats))
 
     def check_usable(self, cause: BaseException | None = None) -> None:
         """Raise ClientClosedError if there is no more calling with this client, here."""

@@ -79,7 +79,13 @@ class LocalClient(BlockingCalls):
         self._core.closed = True
 
     def _send(self, send: Send) -> Any:
-        reply = self._answers[send.method](send.data)
+        answer = self._answers.get(send.method)
+        if answer is None:
+            raise self._error(
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"{send.method} is of a server with a repository, this is one file; ask a Client",
+            )
+        reply = answer(send.data)
         return (reply, ()) if send.trailers else reply
 
     def _begin(self, send: Send) -> InFlight:
