@@ -49,7 +49,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Serving]:
-    with serving(repository, "--port", "0") as server:
+    with serving(repository, "--port", "0", timeout_s=600) as server:
         yield server
 
 

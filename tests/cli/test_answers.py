@@ -1,58 +1,119 @@
-"""Predictions as files: what no server of the other tests answers."""
+"""Predictions as tables and as bytes: what no server of the other tests answers."""
 
+import csv
 import json
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from forwardpass.cli.answers import write_prediction
+from forwardpass.cli.answers import Table, encoder, tabulate
 from forwardpass.cli.errors import CommandError
 from forwardpass.client import Prediction
+from forwardpass.proto.metadata import ColumnNames
 
 
-def prediction(**outputs: object) -> Prediction:
-    return Prediction({name: np.asarray(y) for name, y in outputs.items()}, "m", "1")
+def prediction(columns: dict[str, ColumnNames] | None = None, **outputs: object) -> Prediction:
+    arrays = {name: np.asarray(y) for name, y in outputs.items()}
+    return Prediction(arrays, "m", "1", columns=columns or {})
 
 
-def written(tmp_path: Path, answer: Prediction, **labels: tuple[str, ...]) -> str:
-    write_prediction(answer, labels, tmp_path / "out.csv")
-    return (tmp_path / "out.csv").read_text()
+def table(answer: Prediction, **kept: list[object]) -> Table:
+    rows = len(next(iter(answer.values())))
+    return tabulate(answer, rows, kept, labels=True)
+
+
+def csv_text(answer: Prediction, **kept: list[object]) -> str:
+    return encoder("csv").encode(table(answer, **kept), first=True).decode()
+
+
+def file(kind: str, path: Path, *tables: Table) -> Path:
+    """Write tables as one file of a format."""
+    part = path.with_suffix(".part")
+    encode = encoder(kind)
+    part.write_bytes(b"".join(encode.encode(t, first=i == 0) for i, t in enumerate(tables)))
+    encode.finish(part, sum(len(next(iter(t.values()))) for t in tables), path)
+    assert not part.exists()
+    return path
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_numbers_read_back_as_they_were(tmp_path: Path, dtype: type[np.floating]) -> None:
     rng = np.random.default_rng(0)
     y = (rng.standard_normal((50, 1)) * 10.0 ** rng.integers(-4, 4, (50, 1))).astype(dtype)
-    lines = written(tmp_path, prediction(y=y)).splitlines()
+    rows = table(prediction(y=y))
+    lines = file("csv", tmp_path / "y.csv", rows).read_text().splitlines()
     np.testing.assert_array_equal(np.array(lines[1:], dtype)[:, np.newaxis], y)
-    write_prediction(prediction(y=y), {}, tmp_path / "out.json")
-    outputs = json.loads((tmp_path / "out.json").read_text())["outputs"]
-    np.testing.assert_array_equal(np.array(outputs["y"], dtype), y)
+    objects = map(json.loads, file("jsonl", tmp_path / "y.jsonl", rows).read_text().splitlines())
+    np.testing.assert_array_equal(np.array([[row["y"]] for row in objects], dtype), y)
+    np.testing.assert_array_equal(np.load(file("npy", tmp_path / "y.npy", rows, rows)), [*y, *y])
+    np.testing.assert_array_equal(
+        pq.read_table(file("parquet", tmp_path / "y.parquet", rows))["y"].to_numpy(), y[:, 0]
+    )
 
 
-def test_texts_numbers_and_truths_stand_side_by_side(tmp_path: Path) -> None:
+def test_texts_numbers_and_truths_stand_side_by_side() -> None:
     texts = np.array([b"one, two", b"\xff"], dtype=object)
     answer = prediction(text=texts, n=[[1, 2], [3, 4]], ok=[True, False])
-    assert written(tmp_path, answer) == 'text,n[0],n[1],ok\n"one, two",1,2,True\n\ufffd,3,4,False\n'
+    assert csv_text(answer) == 'text,n[0],n[1],ok\n"one, two",1,2,True\n\ufffd,3,4,False\n'
 
 
-def test_more_axes_become_more_columns(tmp_path: Path) -> None:
-    lines = written(tmp_path, prediction(y=np.arange(8).reshape(2, 2, 2))).splitlines()
+def test_more_axes_become_more_columns() -> None:
+    lines = csv_text(prediction(y=np.arange(8).reshape(2, 2, 2))).splitlines()
     assert lines == ["y[0],y[1],y[2],y[3]", "0,1,2,3", "4,5,6,7"]
 
 
-def test_labels_of_another_width_are_left_aside(tmp_path: Path) -> None:
-    assert written(tmp_path, prediction(y=[[1, 2]]), y=("a",)).startswith("y[0],y[1]\n")
+def test_labels_of_another_width_are_left_aside() -> None:
+    assert csv_text(prediction({"y": ColumnNames(labels=("a",))}, y=[[1, 2]])).startswith("y[0],")
 
 
-def test_no_rows_leave_the_header(tmp_path: Path) -> None:
+def test_classes_get_their_best_label_and_what_is_measured_gets_none() -> None:
+    columns = {
+        "kind": ColumnNames(labels=("new", "used")),
+        "size": ColumnNames(labels=("length", "width"), units=("mm", "mm")),
+    }
+    answer = prediction(columns, kind=[[0.25, 0.75], [1, 0]], size=[[1, 2], [3, 4]])
+    rows = list(csv.DictReader(StringIO(csv_text(answer))))
+    assert [row["kind"] for row in rows] == ["used", "new"]
+    assert list(rows[0]) == ["kind.new", "kind.used", "kind", "size.length", "size.width"]
+    bare = tabulate(answer, 2, {}, labels=False)
+    assert list(bare) == ["kind.new", "kind.used", "size.length", "size.width"]
+
+
+def test_labels_above_their_thresholds_are_all_given(tmp_path: Path) -> None:
+    columns = {"ill": ColumnNames(labels=("flu", "cold", "gout"), thresholds=(0.5, 0.2, 0.5))}
+    rows = table(prediction(columns, ill=[[0.75, 0.5, 0.25], [0.25, 0.1, 0.5]]))
+    text = file("csv", tmp_path / "y.csv", rows).read_text()
+    assert [row["ill"] for row in csv.DictReader(StringIO(text))] == ["flu;cold", ""]
+    lines = file("jsonl", tmp_path / "y.jsonl", rows).read_text().splitlines()
+    assert [json.loads(line)["ill"] for line in lines] == [["flu", "cold"], []]
+    parquet = pq.read_table(file("parquet", tmp_path / "y.parquet", rows))
+    assert parquet["ill"].to_pylist() == [["flu", "cold"], []]
+
+
+def test_no_rows_leave_the_header() -> None:
     answer = prediction(y=np.empty((0, 2), np.float32), z=np.empty((0, 1), np.float32))
-    assert written(tmp_path, answer) == "y[0],y[1],z\n"
+    assert csv_text(answer) == "y[0],y[1],z\n"
 
 
-def test_outputs_of_unequal_rows_make_no_csv_and_leave_the_file(tmp_path: Path) -> None:
-    (tmp_path / "out.csv").write_text("before")
-    with pytest.raises(CommandError, match=r"equally many rows, the model answered y \[2\], z"):
-        written(tmp_path, prediction(y=[1, 2], z=[1]))
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+def test_parquet_keeps_the_types_of_what_is_passed_through(tmp_path: Path) -> None:
+    first = table(prediction(y=[1.0]), id=[7], name=["Ann"])
+    second = table(prediction(y=[2.0]), id=[None], name=[None])
+    got = pq.read_table(file("parquet", tmp_path / "y.parquet", first, second))
+    assert got["id"].to_pylist() == [7, None]
+    assert got["name"].to_pylist() == ["Ann", None]
+    third = table(prediction(y=[2.0]), id=["x"], name=["Bob"])
+    with pytest.raises(CommandError, match="column 'id': expected int64 as in the first rows"):
+        file("parquet", tmp_path / "y.parquet", first, third)
+
+
+def test_outputs_that_are_not_by_row_are_told() -> None:
+    with pytest.raises(CommandError, match=r"output 'z': expected answers for 2 rows, got shape"):
+        table(prediction(y=[1, 2], z=[1]))
+
+
+def test_a_kept_column_of_an_outputs_name_is_told() -> None:
+    with pytest.raises(CommandError, match="another name than the model's outputs, got 'y'"):
+        table(prediction(y=[1]), y=["Ann"])

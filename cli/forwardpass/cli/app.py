@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import typer
 
+from forwardpass.cli.connection import DEFAULT_TARGET, Connection, Security, connects
 from forwardpass.cli.errors import CommandError, UsageError, describe, is_expected
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def draw(
         ),
     ] = None,
 ) -> None:
-    """Draw a network: layers, weights and, for a row of features, activations."""
+    """Draw a network: layers, weights and the activations of a row."""
     from forwardpass.cli.draw import draw_network
 
     draw_network(source, output_file, row)
@@ -447,88 +448,103 @@ def token(
         str, typer.Option(help="Kinds of call it is for: infer, read, control.")
     ] = "infer,read",
 ) -> None:
-    """Make a bearer token: the token on stderr, once, and its line for serve --tokens on stdout."""
+    """Make a bearer token, and its line for serve --tokens.
+
+    The token comes on stderr, once; the line on stdout.
+    """
     from forwardpass.cli.token import make_token
 
     make_token(name, models.split(","), calls.split(","))
 
 
 @app.command()
+@connects
 def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     input_file: Annotated[
-        Path, typer.Option("--input", help="Rows to predict: .csv (header or not) or .npy.")
+        Path,
+        typer.Option("--input", help="Rows: a .csv, .jsonl, .npy or .parquet file; - for stdin."),
     ],
+    connection: Connection,
     output_file: Annotated[
-        Path | None,
-        typer.Option("--output", help="Where to: .csv, .json or .npy; CSV on stdout if left out."),
+        Path,
+        typer.Option("--output", help="Where to: .csv, .jsonl, .npy or .parquet; - for stdout."),
+    ] = Path("-"),
+    input_format: Annotated[
+        str | None, typer.Option(help="csv, jsonl, npy or parquet, whatever the file's ending.")
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option(help="The same for the output; csv or jsonl on stdout.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="A column to pass through, as an id; may be repeated."),
     ] = None,
     select: Annotated[
         list[str] | None, typer.Option(help="An output wanted; may be repeated. All if left out.")
     ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels/--no-labels",
+            help="Add the best label of each row, or those above the model's thresholds.",
+        ),
+    ] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run before this one stopped.")
+    ] = False,
     version: Annotated[str, typer.Option(help="Version; the latest if left out.")] = "",
     target: Annotated[
         str, typer.Option(help="HOST:PORT of the server.", envvar="FORWARDPASS_TARGET")
-    ] = "127.0.0.1:8001",
-    timeout_s: Annotated[float, typer.Option(min=0.001, help="Deadline of a call.")] = 30.0,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Speak TLS; the files below imply it.")
-    ] = False,
-    ca_file: Annotated[
-        Path | None, typer.Option(help="CA of the server's certificate (PEM).")
+    ] = DEFAULT_TARGET,
+    rows_per_call: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Rows of a call; up to 4096 if left out, where the server has proven that rows "
+            "do not depend on one another.",
+        ),
     ] = None,
-    cert_file: Annotated[
-        Path | None, typer.Option(help="Our own certificate, for mutual TLS (PEM).")
-    ] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    in_flight: Annotated[int, typer.Option(min=1, help="Most calls at once.")] = 8,
 ) -> None:
     """Send the rows of a file to a server, write the named outputs."""
-    from forwardpass.cli.predict import connect, predict_file
+    from forwardpass.cli.predict import Job, predict_rows
 
-    with connect(
-        target,
-        timeout_s=timeout_s,
-        tls=tls,
-        ca_file=ca_file,
-        cert_file=cert_file,
-        key_file=key_file,
-    ) as client:
-        predict_file(client, model, input_file, output_file, version=version, select=select)
+    job = Job(
+        model=model,
+        version=version,
+        select=select or (),
+        input_file=input_file,
+        input_format=input_format,
+        output_file=output_file,
+        output_format=output_format,
+        keep=keep or (),
+        labels=labels,
+        resume=resume,
+        rows_per_call=rows_per_call,
+        in_flight=in_flight,
+    )
+    with connection.client(target) as client:
+        predict_rows(client, job)
 
 
 @app.command()
+@connects
 def health(
+    connection: Security,
     target: Annotated[
         str,
         typer.Argument(help="HOST:PORT of the server.", envvar="FORWARDPASS_TARGET"),
-    ] = "127.0.0.1:8001",
+    ] = DEFAULT_TARGET,
     model: Annotated[
         str, typer.Option(help="Ask for this model instead of the whole server.")
     ] = "",
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Deadline of the call.")] = 3.0,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Speak TLS; the files below imply it.")
-    ] = False,
-    ca_file: Annotated[
-        Path | None, typer.Option(help="CA of the server's certificate (PEM).")
-    ] = None,
-    cert_file: Annotated[
-        Path | None, typer.Option(help="Our own certificate, for mutual TLS (PEM).")
-    ] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
 ) -> None:
     """Ask a server whether it serves; exit code 0 or 1."""
     from forwardpass.cli.health import check_health
 
-    check_health(
-        target,
-        model,
-        timeout_s=timeout_s,
-        tls=tls,
-        ca_file=ca_file,
-        cert_file=cert_file,
-        key_file=key_file,
-    )
+    check_health(target, model, timeout_s=timeout_s, security=connection)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from forwardpass.cli.export import find_network
 from forwardpass.cli.replacing import replacing
 from forwardpass.cli.rows import read_rows
 from forwardpass.models import Network
+from forwardpass.proto.spec import TensorSpec
 
 
 def draw_network(source: str, to: Path | None, row: str | None) -> None:
@@ -43,10 +44,11 @@ def _check(to: Path) -> None:
 
 def _read(row: str, network: Network) -> NDArray[Any] | list[float]:
     if row.endswith((".csv", ".npy")):
-        rows = read_rows(Path(row), "FP32", network.input.features)
+        spec = TensorSpec(network.input.name, "FP32", (-1, network.input.size))
+        rows = read_rows(Path(row), spec, network.input.features)
         if not len(rows):
             raise CommandError(f"{row}: expected a row, got none")
-        first: NDArray[Any] = rows if rows.ndim == 1 else rows[0]
+        first: NDArray[Any] = rows[0]
         return first
     try:
         return [float(number) for number in row.split(",")]

@@ -35,6 +35,7 @@ from forwardpass.models import (
     quantize,
 )
 from forwardpass.models.zoo import ZOO
+from forwardpass.proto.spec import TensorSpec
 
 
 def export_network(
@@ -90,7 +91,8 @@ def _quantized(console: Console, network: Network, rows: Path, max_loss: float |
 
     Raises Int8LossError for a loss above the limit, CommandError if nobody accepts it.
     """
-    quantized = quantize(network, read_rows(rows, "FP32", network.input.features))
+    spec = TensorSpec(network.input.name, "FP32", (-1, network.input.size))
+    quantized = quantize(network, read_rows(rows, spec, network.input.features))
     console.print(proof_table(quantized.proof, f"int8, calibrated on {rows.name}"))
     console.print(f"loss: {quantized.loss:.3g} of the largest answer")
     if max_loss is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from forwardpass.cli.connection import Security
 from forwardpass.cli.errors import CommandError, UsageError
 
 _CHECK = "/grpc.health.v1.Health/Check"
@@ -19,23 +20,18 @@ def check_health(
     model: str,
     *,
     timeout_s: float,
-    tls: bool,
-    ca_file: Path | None,
-    cert_file: Path | None,
-    key_file: Path | None,
+    security: Security,
 ) -> None:
-    """Return if the server serves, or the model if one is named; a file implies TLS.
+    """Return if the server serves, or the model if one is named.
 
     Raises CommandError that tells the state or why there is no answer, UsageError for half a
     pair of files, OSError for one that cannot be read.
     """
-    if (cert_file is None) != (key_file is None):
+    if (security.cert_file is None) != (security.key_file is None):
         raise UsageError("--cert-file and --key-file: expected both or neither, got one")
-    if tls or ca_file is not None or cert_file is not None:
-        credentials = grpc.ssl_channel_credentials(
-            _read(ca_file), _read(key_file), _read(cert_file)
-        )
-        channel = grpc.secure_channel(target, credentials)
+    if security.wanted:
+        files = (security.ca_file, security.key_file, security.cert_file)
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(*map(_read, files)))
     else:
         channel = grpc.insecure_channel(target)
     asked = f"model {model!r} at {target}" if model else target

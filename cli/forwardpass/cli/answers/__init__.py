@@ -1,0 +1,15 @@
+"""Predictions as a table: on stdout, or in a file that grows and can go on after a stop."""
+
+from forwardpass.cli.answers.formats import STDOUT, Encoder, answer_format, encoder
+from forwardpass.cli.answers.partial import PartialFile
+from forwardpass.cli.answers.table import Table, tabulate
+
+__all__ = [
+    "STDOUT",
+    "Encoder",
+    "PartialFile",
+    "Table",
+    "answer_format",
+    "encoder",
+    "tabulate",
+]

@@ -1,0 +1,118 @@
+"""A file that grows beside its final name, with what it takes to go on after a stop."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from forwardpass.cli.answers.formats import Encoder, encoder
+from forwardpass.cli.answers.table import Table
+from forwardpass.cli.errors import CommandError
+
+_FORMAT = 1
+
+
+class PartialFile:
+    """Answers on their way to a file: `NAME.partial`, and `NAME.partial.json` about it.
+
+    After each table the second says how many rows and bytes of the first count, so that a process
+    may end anywhere: what lies behind is cut off when another goes on. A context manager; a stop
+    before the first table leaves nothing.
+    """
+
+    def __init__(self, to: Path, kind: str, settings: Mapping[str, Any], *, resume: bool) -> None:
+        """Begin, or go on where there is something to go on with and `resume` says so.
+
+        settings: what the answers depend on, ready for JSON; another run has to have the same.
+
+        Raises CommandError for what was begun with other settings, is damaged, or is there
+        although it is not to be resumed.
+        """
+        self._to = to
+        self._part = to.with_name(f"{to.name}.partial")
+        self._about = to.with_name(f"{to.name}.partial.json")
+        self._settings = dict(settings)
+        self.rows = 0
+        """Rows that are written."""
+        self.version = ""
+        """The model's version that answered them; empty if none did."""
+        self._bytes = 0
+        if self._about.exists():
+            if not resume:
+                raise CommandError(
+                    f"{self._part}: a run before this stopped here; add --resume to go on, or "
+                    f"delete it and {self._about.name}"
+                )
+            self._read()
+        self._encoder: Encoder = encoder(kind, self._part if self.rows else None)
+        self._file = self._part.open("r+b" if self.rows else "wb")
+        # What a process was writing when it was killed.
+        self._file.truncate(self._bytes)
+        self._file.seek(self._bytes)
+
+    def add(self, table: Table, rows: int, version: str) -> None:
+        """Append a table, and note that it is there."""
+        data = self._encoder.encode(table, first=self._bytes == 0)
+        self._file.write(data)
+        self._file.flush()
+        self.rows += rows
+        self.version = version
+        self._bytes += len(data)
+        about = {
+            "format": _FORMAT,
+            "settings": self._settings,
+            "version": version,
+            "rows": self.rows,
+            "bytes": self._bytes,
+        }
+        beside = self._about.with_name(f"{self._about.name}.new")
+        beside.write_text(json.dumps(about))
+        beside.replace(self._about)
+
+    def finish(self) -> None:
+        """Put the whole file in its place."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._encoder.finish(self._part, self.rows, self._to)
+        self._about.unlink(missing_ok=True)
+
+    @property
+    def path(self) -> Path:
+        """Where the rows are until all are there."""
+        return self._part
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if not self._bytes:
+            self._part.unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        try:
+            about = json.loads(self._about.read_text())
+            settings, rows, count = about["settings"], int(about["rows"]), int(about["bytes"])
+            version, known = str(about["version"]), about["format"] == _FORMAT
+            whole = known and self._part.stat().st_size >= count
+        except (ValueError, LookupError, TypeError, OSError):
+            whole = False
+        if not whole:
+            raise CommandError(
+                f"{self._about}: does not belong to {self._part.name}, or is damaged; "
+                "delete both, and begin anew without --resume"
+            )
+        for name, value in self._settings.items():
+            if settings.get(name) != value:
+                raise CommandError(
+                    f"{self._part}: begun with {name} {settings.get(name)!r}, now {value!r}; "
+                    f"go on with what it was begun with, or delete it and {self._about.name}"
+                )
+        self.rows, self._bytes, self.version = rows, count, version

@@ -1,0 +1,81 @@
+"""A prediction -> columns with a value for each row."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forwardpass.cli.errors import CommandError
+from forwardpass.client import Prediction
+from forwardpass.proto.metadata import ColumnNames
+
+Table = Mapping[str, NDArray[Any] | Sequence[Any]]
+"""Values of each row by column: arrays are of numbers, sequences of texts, lists or anything."""
+
+
+def tabulate(
+    prediction: Prediction, rows: int, kept: Mapping[str, Sequence[Any]], *, labels: bool
+) -> Table:
+    """Return the columns that were kept, then for each output its columns and its labels.
+
+    An output's columns are `name.label`, or `name[i]` where there is none. Where its columns are
+    classes, labels adds `name`: the best label of the row, or, where the model's file has
+    thresholds, a list of those above theirs.
+
+    Raises CommandError for outputs that do not have a value for each row, and for a column that
+    is kept and has the name of another.
+    """
+    table: dict[str, NDArray[Any] | Sequence[Any]] = dict(kept)
+    for name, array in prediction.items():
+        if array.shape[:1] != (rows,):
+            raise CommandError(
+                f"output {name!r}: expected answers for {rows} rows, got shape "
+                f"{list(array.shape)}; leave it out with --select, or call the model from Python"
+            )
+        names = prediction.columns.get(name, ColumnNames())
+        for heading, column in _columns(name, array, names.labels):
+            _add(table, heading, column)
+        if labels and array.ndim == 2 and len(names.labels) == array.shape[1]:
+            if names.thresholds:
+                _add(table, name, prediction.labels(name))
+            elif len(names.labels) > 1 and not any(names.units):
+                # What has a unit is measured, and its largest column is no verdict.
+                _add(table, name, prediction.label(name))
+    return table
+
+
+def _add(
+    table: dict[str, NDArray[Any] | Sequence[Any]], name: str, column: NDArray[Any] | Sequence[Any]
+) -> None:
+    if name in table:
+        raise CommandError(
+            f"--keep: expected a column with another name than the model's outputs, got {name!r}; "
+            "rename it in the file of rows"
+        )
+    table[name] = column
+
+
+def _columns(
+    name: str, array: NDArray[Any], labels: Sequence[str]
+) -> list[tuple[str, NDArray[Any] | Sequence[Any]]]:
+    block = array.reshape(len(array), int(np.prod(array.shape[1:])))
+    width = block.shape[1]
+    if len(labels) == width == len(set(labels)):
+        headings = [f"{name}.{label}" for label in labels]
+    else:
+        headings = [name] if width == 1 else [f"{name}[{i}]" for i in range(width)]
+    if array.dtype != object:
+        return list(zip(headings, block.T, strict=True))
+    texts = [[cell.decode("utf-8", "replace") for cell in column] for column in block.T]
+    return list(zip(headings, texts, strict=True))
+
+
+def plain(column: NDArray[Any] | Sequence[Any]) -> Sequence[Any]:
+    """Return Python's own numbers: of a float the shortest digits that read back as the same."""
+    if not isinstance(column, np.ndarray):
+        return column
+    if column.dtype.kind == "f" and column.dtype != np.float64:
+        column = column.astype(str).astype(np.float64)
+    numbers: list[Any] = column.tolist()
+    return numbers

@@ -1,0 +1,15 @@
+"""The rows of a file or of stdin, a bounded number at a time, as a model's input takes them."""
+
+from forwardpass.cli.rows.chunk import Chunk, Source, Wanted, check_range
+from forwardpass.cli.rows.formats import STDIN, open_rows, read_rows, row_format
+
+__all__ = [
+    "STDIN",
+    "Chunk",
+    "Source",
+    "Wanted",
+    "check_range",
+    "open_rows",
+    "read_rows",
+    "row_format",
+]
