@@ -548,6 +548,36 @@ def health(
 
 
 @app.command()
+@connects
+def status(
+    connection: Connection,
+    target: Annotated[
+        str, typer.Argument(help="HOST:PORT of the server.", envvar="FORWARDPASS_TARGET")
+    ] = DEFAULT_TARGET,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model to look at; may be repeated. All that the server lists if left out."
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")
+    ] = False,
+    every_s: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")
+    ] = 2.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write a line of JSON a look, for programs.")
+    ] = False,
+) -> None:
+    """Show a server's models: versions, states, calls, rows and times."""
+    from forwardpass.cli.status import show_status
+
+    with connection.client(target) as client:
+        show_status(client, model or (), every_s=every_s if watch else None, as_json=as_json)
+
+
+@app.command()
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server up until Ctrl-C.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.")] = 0,
