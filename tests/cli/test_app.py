@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 from support.command import COMMAND, run, run_here
 
-COMMANDS = ("export", "inspect", "serve", "predict", "health", "demo")
+COMMANDS = (
+    "export",
+    "inspect",
+    "draw",
+    "serve",
+    "token",
+    "predict",
+    "health",
+    "status",
+    "doctor",
+    "demo",
+)
 SCRIPT = Path(sys.executable).parent / "forwardpass"
 
 
@@ -51,6 +62,8 @@ def test_version_is_the_packages(program: tuple[str, ...]) -> None:
         ("predict", "m"),
         ("predict", "m", "--input", "x.npy", "--timeout-s", "0"),
         ("health", "127.0.0.1:8001", "--timeout-s", "0"),
+        ("status", "127.0.0.1:8001", "--every-s", "0"),
+        ("doctor", "--port", "65536"),
     ],
     ids=" ".join,
 )

@@ -56,7 +56,7 @@ class Session:
         try:
             session = onnxruntime.InferenceSession(
                 str(path) if content is None else content,
-                _options(path.parent),
+                session_options(path.parent),
                 providers=["CPUExecutionProvider"],
             )
         # onnxruntime's exceptions share no base but Exception.
@@ -90,7 +90,8 @@ class Session:
         return arrays
 
 
-def _options(folder: Path) -> Any:
+def session_options(folder: Path) -> Any:
+    """Return what every session here is told."""
     options = onnxruntime.SessionOptions()
     # Where a model that is loaded from bytes may have further data.
     options.add_session_config_entry(
