@@ -42,6 +42,22 @@ def test_every_flag_of_serve_stands_with_its_variable_and_default() -> None:
     assert {tuple(row[:3]) for row in table("serving.md", "flag")} == expected
 
 
+def test_every_command_and_flag_stands_in_the_section_of_its_command() -> None:
+    page = (DOCS / "cli.md").read_text()
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    commands = typer.main.get_command(app).commands
+    assert list(sections) == list(commands)
+    for name, command in commands.items():
+        shown = set(re.findall(r"`(-[\w-]+)`", sections[name]))
+        flags = {
+            flag
+            for option in command.params
+            for flag in (*option.opts, *option.secondary_opts)
+            if flag.startswith("-")
+        }
+        assert shown - {"-"} == flags, name
+
+
 def _written(default: object) -> str:
     if isinstance(default, bool):
         return "on" if default else "off"
