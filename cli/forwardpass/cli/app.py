@@ -593,7 +593,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
 ) -> None:
-    """Check the installation, this machine and model files, and say what to change."""
+    """Check installation, machine and model files; say what to change."""
     from forwardpass.cli.doctor import examine
 
     examine(
