@@ -1,5 +1,6 @@
 """Processes as Linux tells of them: their memory, their children."""
 
+import os
 from pathlib import Path
 
 
@@ -21,3 +22,20 @@ def children(pid: int) -> set[int]:
         if int(parent) == pid:
             found.add(int(stat.parent.name))
     return found
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time that a process has used, in user and kernel mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def listening_ports(pid: int) -> set[int]:
+    """The TCP ports on which a process listens, on IPv4."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        target = os.readlink(descriptor)
+        if target.startswith("socket:["):
+            sockets.add(target[8:-1])
+    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and row[9] in sockets}
