@@ -40,3 +40,29 @@ def test_memory_is_flat_over_half_a_million_calls_of_mixed_sizes(
         shown = " ".join(f"{mib:.0f}" for mib in memory)
         print(f"\n{CALLS:,} calls: resident MiB after each twentieth {shown}; {threads} threads")
     assert max(memory[2:]) <= 1.1 * memory[1]
+
+
+MANY = 2_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_our_own_transports_memory_is_flat_over_two_million_calls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_all(tmp_path / "models")
+    x = np.random.default_rng(0).standard_normal((1, NETWORKS["small"].input.size))
+    command = ["-m", "forwardpass.cli", "serve", tmp_path / "models", "--port", "0"]
+    with ServerProcess(*command, "--drain-s", "0", "--transport", "asyncio") as server:
+        caller = Caller(server.target, "small", x, tmp_path)
+        # Fails unless every call has its whole answer.
+        caller.run(MANY // 10, connections=16, streams=16)
+        early = server.resident_bytes() / 2**20
+        load = caller.run(MANY - MANY // 10, connections=16, streams=16)
+        late = server.resident_bytes() / 2**20
+    with capsys.disabled():
+        print(
+            f"\n{MANY:,} calls over our own transport: resident {early:.1f} MiB after a tenth, "
+            f"{late:.1f} at the end; {load.calls_per_s:,.0f} calls a second"
+        )
+    assert late <= 1.02 * early + 1
