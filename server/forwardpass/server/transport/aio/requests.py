@@ -23,7 +23,8 @@ class Request:
 
     def __init__(self, block: FieldBlock, methods: Mapping[bytes, Callable[..., Any]]) -> None:
         """Read the fields; methods are those that the server has, by path."""
-        fields = self.fields = dict(block.fields)
+        # Of several fields of one name the first counts, as with grpcio's transport.
+        fields = self.fields = dict(reversed(block.fields))
         self.timeout_s = _timeout_s(fields.get(b"grpc-timeout"))
         """None: no limit."""
         self.encoding = fields.get(b"grpc-encoding", b"identity")
