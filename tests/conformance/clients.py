@@ -108,10 +108,10 @@ class Found:
 
 
 @cache
-def found(name: str) -> Found:
+def found(name: str, transport: str) -> Found:
     """Run a client's program against a server of its own; once for all who ask."""
     command = CLIENTS[name].command()
-    with TemporaryDirectory() as folder, served(Path(folder) / "repository") as target:
+    with TemporaryDirectory() as folder, served(Path(folder) / "repository", transport) as target:
         task, report = Path(folder) / "task.json", Path(folder) / "report.json"
         task.write_text(
             json.dumps(
@@ -137,7 +137,7 @@ def found(name: str) -> Found:
 
 
 @contextmanager
-def served(repository: Path) -> Iterator[str]:
+def served(repository: Path, transport: str) -> Iterator[str]:
     """Run `forwardpass serve`, allowing callers all that there is to allow; yields its target.
 
     Beside the model whose numbers are compared there are `versions` (1: y = x; 2: y = x W^T + b),
@@ -154,6 +154,6 @@ def served(repository: Path) -> Iterator[str]:
         **{f"echo_{name}/1": onnx_files.identity(name, ["n", "m"]) for name in NUMBERS},
     }.items():
         onnx_files.save(model, repository / place / "model.onnx")
-    allowed = ["--model-control", "--shared-memory", "--general-models"]
+    allowed = ["--transport", transport, "--model-control", "--shared-memory", "--general-models"]
     with serving(repository, "--port", "0", *allowed, timeout_s=2 * TIMEOUT_S) as server:
         yield server.target

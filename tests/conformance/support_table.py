@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from conformance.clients import CLIENTS, Found, found
 from conformance.environments import ROOT
 
+from forwardpass.server.config import Transport
+
 PAGE = ROOT / "docs" / "clients.md"
 BEGIN = "<!-- Written by `make docs-clients` from a run, and compared with one by a test. -->\n"
 END = "<!-- To here. -->\n"
@@ -88,7 +90,7 @@ def _table(heading: str, titles: Mapping[str, object], rows: Sequence[Sequence[s
 
 def found_by_all() -> list[Found]:
     """Try every client."""
-    return [found(name) for name in CLIENTS]
+    return [found(name, Transport.GRPCIO) for name in CLIENTS]
 
 
 def committed() -> str:

@@ -7,18 +7,21 @@ from conformance.support_table import committed, found_by_all, tables
 
 from forwardpass.models import forward
 from forwardpass.models.zoo import ZOO
+from forwardpass.server.config import Transport
 
 
+@pytest.mark.parametrize("transport", Transport)
 @pytest.mark.parametrize("name", CLIENTS)
-def test_all_that_a_client_asks_is_answered_as_it_expects(name: str) -> None:
-    faults = found(name).faults
+def test_all_that_a_client_asks_is_answered_as_it_expects(name: str, transport: str) -> None:
+    faults = found(name, transport).faults
     assert not faults, "\n".join(f"{row}: {fault}" for row, fault in faults.items())
 
 
+@pytest.mark.parametrize("transport", Transport)
 @pytest.mark.parametrize("name", CLIENTS)
-def test_every_way_to_infer_gives_the_reference_numbers(name: str) -> None:
+def test_every_way_to_infer_gives_the_reference_numbers(name: str, transport: str) -> None:
     expected = forward(ZOO[MODEL].network(), ZOO[MODEL].held_out().x)
-    answers = found(name).answers
+    answers = found(name, transport).answers
     assert answers
     for way, outputs in answers.items():
         assert list(outputs) == list(expected), way
