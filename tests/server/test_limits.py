@@ -28,7 +28,8 @@ def repository(tmp_path: Path) -> Path:
 
 
 def client_of(server: Server) -> Client:
-    return Client(f"127.0.0.1:{server.port}")
+    # Told at once: another try would find room.
+    return Client(f"127.0.0.1:{server.port}", retry=None)
 
 
 def rows(count: int) -> np.ndarray:

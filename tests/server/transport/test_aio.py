@@ -232,7 +232,7 @@ def test_a_connection_of_age_is_asked_to_leave_and_no_call_is_lost(models: Path)
 
 def test_a_server_that_stops_answers_what_it_took_and_says_goaway(models: Path) -> None:
     with Server(configured(models)) as server, closing(Raw(server)) as raw:
-        slow = infer_request("slow", {"turns": np.array(2000)}).SerializeToString()
+        slow = infer_request("slow", {"turns": np.array(5000)}).SerializeToString()
         raw.send(request(1, message(slow)), frame(PING, 0, 0, b"arrived!"))
         raw.read_until(lambda each: each.kind == PING)
         stopper = threading.Thread(target=server.stop, args=(20.0,))
