@@ -184,3 +184,94 @@ def test_an_async_iterable_is_read_as_it_comes(server):
             return [p["total"] async for p in client.predict_stream("net", xs())]
 
     assert asyncio.run(main()) == [3 * i for i in range(20)]
+
+
+def test_an_answer_does_not_wait_for_the_next_item(server):
+    async def main():
+        answered = asyncio.Event()
+
+        async def xs():
+            for i in range(5):
+                yield np.full(3, i)
+                # What to ask next depends on the answer.
+                await answered.wait()
+                answered.clear()
+
+        async with asyncio.timeout(30), AsyncClient(server.target) as client:
+            totals = []
+            async for prediction in client.predict_stream("net", xs()):
+                totals.append(prediction["total"])
+                answered.set()
+            return totals
+
+    assert asyncio.run(main()) == [3 * i for i in range(5)]
+
+
+def test_no_more_of_an_async_iterable_is_read_ahead_than_is_in_flight(server):
+    async def main():
+        read = 0
+
+        async def endless():
+            nonlocal read
+            for read in itertools.count(1):
+                yield np.full(3, read)
+
+        async with AsyncClient(server.target) as client:
+            stream = client.predict_stream("net", endless(), in_flight=4)
+            for yielded in range(1, 20):
+                assert (await anext(stream))["total"] == 3 * yielded
+                await asyncio.sleep(0.001)
+                assert read <= yielded + 4
+            await stream.aclose()
+
+    asyncio.run(main())
+
+
+def test_leaving_a_stream_ends_an_async_iterable_that_waits(server):
+    async def main():
+        ended = asyncio.Event()
+
+        async def xs():
+            try:
+                yield np.ones(3)
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async with AsyncClient(server.target) as client:
+            stream = client.predict_stream("net", xs())
+            assert (await anext(stream))["total"] == 3
+            await stream.aclose()
+            return ended.is_set()
+
+    assert asyncio.run(main())
+
+
+def test_an_error_of_an_async_iterable_comes_after_the_answers_before_it(server):
+    async def main():
+        async def xs():
+            for i in range(3):
+                yield np.full(3, i)
+            raise ZeroDivisionError
+
+        async with AsyncClient(server.target) as client:
+            stream = client.predict_stream("net", xs())
+            assert [(await anext(stream))["total"] for _ in range(3)] == [0, 3, 6]
+            with pytest.raises(ZeroDivisionError):
+                await anext(stream)
+
+    asyncio.run(main())
+
+
+def test_a_block_of_an_async_iterable_stays_in_one_task(server):
+    async def main():
+        async def xs():
+            # A timeout ends in the task in which it began, or not at all.
+            async with asyncio.timeout(30):
+                for i in range(5):
+                    yield np.full(3, i)
+
+        async with AsyncClient(server.target) as client:
+            return [p["total"] async for p in client.predict_stream("net", xs(), in_flight=2)]
+
+    assert asyncio.run(main()) == [3 * i for i in range(5)]

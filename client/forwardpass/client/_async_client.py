@@ -118,8 +118,10 @@ class AsyncClient:
     ) -> AsyncGenerator[Prediction, None]:
         """Yield the prediction for each x, in order; as `Client.predict_stream`.
 
-        Close it (`contextlib.aclosing`) if you leave it early, to cancel what is in flight there
-        and then.
+        The xs are read in a task of their own: an answer comes as soon as it is there, whatever
+        the next x waits for, and an error of the xs after the answers to those before it. Close
+        the stream (`contextlib.aclosing`) if you leave it early, to cancel what is in flight
+        there and then.
         """
         if in_flight < 1:
             raise ValueError(f"in_flight: expected at least 1, got {in_flight}")
@@ -221,17 +223,30 @@ class AsyncClient:
         self, conversations: AsyncIterator[Steps[Prediction]], in_flight: int
     ) -> AsyncGenerator[Prediction, None]:
         begun: deque[asyncio.Task[Prediction]] = deque()
+        more, room = asyncio.Semaphore(0), asyncio.Semaphore(in_flight - 1)
+
+        async def begin() -> None:
+            try:
+                async for steps in conversations:
+                    begun.append(asyncio.create_task(self._run(steps)))
+                    more.release()
+                    await room.acquire()
+            finally:
+                more.release()
+
+        # Beside the loop below, so that no answer waits for what is asked next.
+        beginning = asyncio.create_task(begin())
         try:
-            async for steps in conversations:
-                begun.append(asyncio.create_task(self._run(steps)))
-                while len(begun) == in_flight or (begun and begun[0].done()):
-                    yield await begun.popleft()
-            while begun:
-                yield await begun.popleft()
+            while await more.acquire() and begun:
+                prediction = await begun[0]
+                begun.popleft()
+                room.release()
+                yield prediction
+            await beginning
         finally:
-            for task in begun:
+            for task in (beginning, *begun):
                 task.cancel()
-            await asyncio.gather(*begun, return_exceptions=True)
+            await asyncio.gather(beginning, *begun, return_exceptions=True)
 
     async def _send(self, send: Send) -> Any:
         method = self._method(send.method)
