@@ -7,16 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.clients import AnyClient, FromThreads, Loop
+from support.clients import AnyClient
 
-from forwardpass.client import Client, Retry
+from forwardpass.client import Retry
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.datatypes import datatype_of
 from forwardpass.proto.tensors import decode_raw, encode_raw
@@ -190,22 +189,6 @@ def server() -> Iterator[OipServer]:
     running = oip.start()
     yield oip
     running.stop(None).wait()
-
-
-@pytest.fixture(scope="session")
-def loop() -> Iterator[Loop]:
-    """An event loop for all the asyncio clients of a run."""
-    loop = Loop()
-    yield loop
-    loop.stop()
-
-
-@pytest.fixture(params=["Client", "AsyncClient"])
-def connect(request: pytest.FixtureRequest) -> Callable[..., AnyClient]:
-    """Return a function that makes a client: each test is of both."""
-    if request.param == "Client":
-        return Client
-    return partial(FromThreads, request.getfixturevalue("loop"))
 
 
 @pytest.fixture

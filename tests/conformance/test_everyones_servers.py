@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from conformance.conftest import PROGRAMS, running, wait_for
+from support.clients import AnyClient
 
 from forwardpass.client import Client, InvalidInputError, ModelNotFoundError
 from forwardpass.models import export, forward
@@ -58,31 +59,39 @@ def answers(client: Client) -> bool:
         return False
 
 
-def test_mlserver_gives_our_client_the_reference_answers(mlserver: str) -> None:
+def test_mlserver_gives_our_client_the_reference_answers(
+    mlserver: str, connect: Callable[[str], AnyClient]
+) -> None:
     x = ZOO[MODEL].held_out().x
     expected = forward(ZOO[MODEL].network(), x)
-    with Client(mlserver) as client:
+    with connect(mlserver) as client:
         prediction = client.predict(MODEL, x)
     assert list(prediction) == list(expected)
     for name, reference in expected.items():
         assert np.abs(prediction[name] - reference).max() <= 2e-6 * np.abs(reference).max()
 
 
-def test_mlserver_answers_one_row_without_the_row_axis(mlserver: str) -> None:
+def test_mlserver_answers_one_row_without_the_row_axis(
+    mlserver: str, connect: Callable[[str], AnyClient]
+) -> None:
     x = ZOO[MODEL].held_out().x
-    with Client(mlserver) as client:
+    with connect(mlserver) as client:
         one, all_rows = client.predict(MODEL, x[0]), client.predict(MODEL, x)
     for name, array in all_rows.items():
         np.testing.assert_allclose(one[name], array[0], rtol=1e-5, atol=1e-6)
 
 
-def test_a_mistake_is_caught_before_mlserver_sees_it(mlserver: str) -> None:
-    with Client(mlserver) as client, pytest.raises(InvalidInputError) as caught:
+def test_a_mistake_is_caught_before_mlserver_sees_it(
+    mlserver: str, connect: Callable[[str], AnyClient]
+) -> None:
+    with connect(mlserver) as client, pytest.raises(InvalidInputError) as caught:
         client.predict(MODEL, np.zeros((1, 29), np.float32))
     assert caught.value.code is None
 
 
-def test_mlservers_own_errors_come_as_ours(mlserver: str) -> None:
-    with Client(mlserver) as client, pytest.raises(ModelNotFoundError) as caught:
+def test_mlservers_own_errors_come_as_ours(
+    mlserver: str, connect: Callable[[str], AnyClient]
+) -> None:
+    with connect(mlserver) as client, pytest.raises(ModelNotFoundError) as caught:
         client.predict("no such model", np.zeros((1, 30), np.float32))
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
