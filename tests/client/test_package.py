@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import forwardpass.client
 
 
@@ -11,11 +13,31 @@ def test_everything_public_is_there():
         )
 
 
-def test_it_imports_without_onnx_and_onnxruntime():
-    program = (
-        "import sys, forwardpass.client;"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} "
-        "& {'onnx', 'onnxruntime'}))"
+def modules_after(program):
+    program += "; import sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    return set(done.stdout.split())
+
+
+def test_it_imports_without_onnx_and_onnxruntime():
+    packages = {name.partition(".")[0] for name in modules_after("import forwardpass.client")}
+    assert "forwardpass" in packages
+    assert not packages & {"onnx", "onnxruntime"}
+
+
+def test_what_only_some_programs_use_is_not_imported_before():
+    ours = {f"forwardpass.client.{name}" for name in ("_async_client", "local", "served", "timing")}
+    ours |= {f"forwardpass.client.{name}" for name in ("_features", "_progress", "verdicts")}
+    theirs = {"google.protobuf.descriptor_pb2", "pathlib", "random"}
+    before = modules_after("import grpc, numpy")
+    assert not (modules_after("import forwardpass.client") - before) & (ours | theirs)
+
+
+def test_a_name_that_is_imported_late_is_there_as_any_other():
+    program = "from forwardpass.client import *; print(AsyncClient, load)"
+    assert "forwardpass.client._async_client" in modules_after(program)
+    assert set(forwardpass.client.__all__) <= set(dir(forwardpass.client))
+    with pytest.raises(AttributeError, match="has no attribute 'Cleint'"):
+        forwardpass.client.Cleint  # noqa: B018

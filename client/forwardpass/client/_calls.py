@@ -1,16 +1,17 @@
 """The methods of a client that blocks: conversations performed step by step in the thread."""
 
+from __future__ import annotations
+
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from threading import Lock
 from types import EllipsisType, TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from forwardpass.client._core import Core, Wanted
 from forwardpass.client._inputs import Inputs
-from forwardpass.client._progress import Report
 from forwardpass.client._steps import (
     INFER,
     Acquire,
@@ -23,7 +24,10 @@ from forwardpass.client._steps import (
 from forwardpass.client.errors import ClientError
 from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
-from forwardpass.client.served import ModelState, ModelStatistics
+
+if TYPE_CHECKING:
+    from forwardpass.client._progress import Report
+    from forwardpass.client.served import ModelState, ModelStatistics
 
 R = TypeVar("R")
 

@@ -1,20 +1,21 @@
 """Where a client connects and how: target, secrets and the options of a gRPC channel."""
 
-import json
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Options = Sequence[tuple[str, Any]]
 Token = str | Callable[[], str]
 """A bearer token, or what returns the one that is valid now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """All that it takes to open a channel, of threads or of asyncio."""
 
     target: str
@@ -87,13 +88,15 @@ def _check_target(target: str) -> None:
 def _service_config(target: str, *, health_checks: bool) -> str:
     # gRPC's own choice is to send everything to the first address that answers. An address that
     # fails is left out either way; health checks leave out those that say they are about to go.
-    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
     if health_checks:
-        config["healthCheckConfig"] = {"serviceName": ""}
-    elif target.rpartition(":")[0].removeprefix("dns:///") == "localhost":
+        return (
+            '{"loadBalancingConfig": [{"round_robin": {}}], '
+            '"healthCheckConfig": {"serviceName": ""}}'
+        )
+    if target.rpartition(":")[0].removeprefix("dns:///") == "localhost":
         # Two addresses of one machine, and two servers may listen there on one port.
-        config = {}
-    return json.dumps(config)
+        return "{}"
+    return '{"loadBalancingConfig": [{"round_robin": {}}]}'
 
 
 def _keepalive(keepalive_s: float) -> dict[str, int]:
@@ -185,4 +188,7 @@ def _is_loopback_host(address: str) -> bool:
 
 
 def _read(file: str | Path | None) -> bytes | None:
-    return None if file is None else Path(file).read_bytes()
+    if file is None:
+        return None
+    with open(file, "rb") as opened:
+        return opened.read()

@@ -1,9 +1,10 @@
 """The client of threads, over grpcio's channel."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from pathlib import Path
 from threading import Lock
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
@@ -13,6 +14,9 @@ from forwardpass.client._core import METHODS, Core
 from forwardpass.client._steps import Send
 from forwardpass.client.errors import CallCancelledError, from_rpc_error
 from forwardpass.client.retry import Retry
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SERVICE = "/inference.GRPCInferenceService/"
 

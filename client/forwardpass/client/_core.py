@@ -4,12 +4,14 @@ Its methods are conversations (`_steps`): they keep the models' metadata, check 
 read replies, try again, cut and join. Nothing here blocks, awaits or opens a socket.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import EllipsisType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -17,7 +19,6 @@ from google.protobuf.message import Message
 from forwardpass.client._codec import ModelCodec, parse
 from forwardpass.client._inputs import Given, Inputs
 from forwardpass.client._pieces import Joined, cut, has_rows, pieces, rows_in
-from forwardpass.client._progress import Report, reporting
 from forwardpass.client._steps import INFER, Acquire, Metadata, Send, Sleep, Steps, Window
 from forwardpass.client._tracing import trace_metadata
 from forwardpass.client.errors import (
@@ -31,10 +32,12 @@ from forwardpass.client.errors import (
 from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.client.retry import Retrier, Retry
-from forwardpass.client.served import ModelState, ModelStatistics
-from forwardpass.client.timing import Timing
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.spec import TensorError
+
+if TYPE_CHECKING:
+    from forwardpass.client._progress import Report
+    from forwardpass.client.served import ModelState, ModelStatistics
 
 METHODS = (
     "ServerLive",
@@ -167,6 +170,8 @@ class Core:
 
     def index(self) -> Steps[tuple[ModelState, ...]]:
         """Return the state of each version of each model."""
+        from forwardpass.client.served import ModelState
+
         reply = yield from self._ask(
             "RepositoryIndex",
             pb.RepositoryIndexRequest(),
@@ -177,6 +182,8 @@ class Core:
 
     def statistics(self, model: str, version: str) -> Steps[tuple[ModelStatistics, ...]]:
         """Return what versions of models have answered."""
+        from forwardpass.client.served import ModelStatistics
+
         request = pb.ModelStatisticsRequest(name=model, version=version)
         reply = yield from self._ask(
             "ModelStatistics", request, pb.ModelStatisticsResponse, self._deadline(), model
@@ -207,6 +214,8 @@ class Core:
         if not wanted.timing:
             reply = yield from self._exchange(INFER, request.data, deadline, codec.model)
             return codec.decode(reply, request)
+        from forwardpass.client.timing import Timing
+
         sent = time.perf_counter_ns()
         reply, trailers = yield from self._exchange(
             INFER, request.data, deadline, codec.model, trailers=True
@@ -228,6 +237,8 @@ class Core:
         wanted: Wanted,
         deadline: float | None,
     ) -> Steps[Prediction]:
+        from forwardpass.client._progress import reporting
+
         rows = rows_in(given)
 
         def piece(start: int, stop: int, version: str) -> Steps[Prediction]:

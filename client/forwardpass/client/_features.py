@@ -14,22 +14,6 @@ _NAMED = 5
 """Names that an error lists before it counts the others."""
 
 
-def is_named(value: object) -> bool:
-    """Return whether a value brings names for its columns: a dict, or a DataFrame.
-
-    A DataFrame is told by what it offers, as pandas or polars are none of our imports. One
-    whose columns are numbers has no names.
-    """
-    if isinstance(value, Mapping):
-        return True
-    columns = getattr(value, "columns", None)
-    return (
-        columns is not None
-        and hasattr(value, "to_numpy")
-        and any(isinstance(name, str) for name in columns)
-    )
-
-
 def rows_by_feature(spec: TensorSpec, features: Sequence[str], value: Any) -> NDArray[Any]:
     """Return the rows (k, n), or for scalars the row (n,), of an input with n named features.
 

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forwardpass.client._casting import as_array
-from forwardpass.client._features import is_named, rows_by_feature
 from forwardpass.proto.datatypes import DATATYPES, datatype_of
 from forwardpass.proto.spec import (
     TensorError,
@@ -116,8 +115,10 @@ def _by_name(specs: Sequence[TensorSpec], x: Inputs, features: Features) -> Mapp
 def _read_input(spec: TensorSpec, value: Any, features: Features) -> NDArray[Any]:
     if type(value) is np.ndarray:
         return value
-    if is_named(value):
+    if _is_named(value):
         if spec.name in features:
+            from forwardpass.client._features import rows_by_feature
+
             return rows_by_feature(spec, features[spec.name], value)
         if isinstance(value, Mapping):
             raise TensorError(
@@ -127,6 +128,22 @@ def _read_input(spec: TensorSpec, value: Any, features: Features) -> NDArray[Any
                 fix="send the columns in the model's order, as an array",
             )
     return as_array(spec.name, value, spec.datatype)
+
+
+def _is_named(value: object) -> bool:
+    """Return whether a value brings names for its columns: a dict, or a DataFrame.
+
+    A DataFrame is told by what it offers, as pandas or polars are none of our imports. One
+    whose columns are numbers has no names.
+    """
+    if isinstance(value, Mapping):
+        return True
+    columns = getattr(value, "columns", None)
+    return (
+        columns is not None
+        and hasattr(value, "to_numpy")
+        and any(isinstance(name, str) for name in columns)
+    )
 
 
 def _has_row_axis(spec: TensorSpec) -> bool:

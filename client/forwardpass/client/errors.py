@@ -3,8 +3,6 @@
 `ERRORS` maps the status codes of gRPC to them; `from_rpc_error` is the one place that does it.
 """
 
-import re
-
 import grpc
 
 
@@ -114,7 +112,7 @@ _FIXES: dict[str, str] = {
 }
 """What to do about texts of gRPC itself, which do not say: by how they begin."""
 
-_TOO_LARGE = re.compile(r"larger than max|above the server's limit|exceeds maximum size")
+_TOO_LARGE = ("larger than max", "above the server's limit", "exceeds maximum size")
 """How our server, and gRPC's own libraries, say that a call is too large, not too many.
 
 The status code is the same, and only the one is worth a retry.
@@ -129,6 +127,6 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, model: str = "") -> Cli
         if details.startswith(beginning):
             details = f"{details}; {fix}"
     cause = ERRORS[code]
-    if cause is OverloadedError and _TOO_LARGE.search(details):
+    if cause is OverloadedError and any(words in details for words in _TOO_LARGE):
         cause = TooLargeError
     return cause(details, code=code, target=target, model=model)

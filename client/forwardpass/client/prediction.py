@@ -1,16 +1,19 @@
 """The answer to one call: named arrays."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.client.timing import Timing
-from forwardpass.client.verdicts import best_label, labels_above
 from forwardpass.proto.metadata import ColumnNames
 from forwardpass.proto.spec import format_shape
+
+if TYPE_CHECKING:
+    from forwardpass.client.timing import Timing
 
 _SHOWN = 6
 """Elements of an output that its repr shows before it leaves out the middle."""
@@ -43,6 +46,8 @@ class Prediction(Mapping[str, NDArray[Any]]):
 
         Raises ValueError if the model's file has no labels for its columns.
         """
+        from forwardpass.client.verdicts import best_label
+
         name = self._labelled(output)
         return best_label(self[name], self._labels(name))
 
@@ -58,6 +63,8 @@ class Prediction(Mapping[str, NDArray[Any]]):
 
         Raises ValueError if there are no labels or thresholds for its columns.
         """
+        from forwardpass.client.verdicts import labels_above
+
         name = self._labelled(output)
         if thresholds is None:
             thresholds = self._columns_of(name).thresholds
