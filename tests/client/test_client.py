@@ -350,6 +350,42 @@ def test_none_is_no_deadline(server, connect):
     assert 6 < seven < 7.5
 
 
+@pytest.mark.parametrize("timeout_s", [1e9, 1e12, float("inf")])
+def test_a_timeout_beyond_what_grpc_counts_is_no_timeout_that_has_passed(client, timeout_s):
+    assert client.predict("net", [1, 2, 3], timeout_s=timeout_s)["total"] == 6
+    assert client.metadata("net").name == "net"
+
+
+def test_a_limit_below_0_is_refused(server, connect):
+    with pytest.raises(ValueError, match="max_message_bytes: expected 0 or more, got -1; pass No"):
+        connect(server.target, max_message_bytes=-1)
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "message"),
+    [
+        ("net", 1, "version: expected a text, got 1; pass a str"),
+        (None, "", "model: expected a text, got None; pass a str"),
+        ("\ud800", "", "model: expected a text that UTF-8 can hold"),
+    ],
+)
+def test_a_name_that_no_message_holds_is_refused_unsent(client, server, model, version, message):
+    for call in (client.metadata, client.model_ready):
+        with raises(InvalidInputError, message):
+            call(model, version)
+    with raises(InvalidInputError, message):
+        client.predict(model, [1, 2, 3], version=version)
+    assert not server.calls
+
+
+@pytest.mark.parametrize("token", ["secret\n", "s\0cret", "s\u00e9cret"])
+@pytest.mark.parametrize("settings", [{"tls": True}, {"plaintext_token": True}])
+def test_a_token_that_grpc_would_not_send_is_refused_untold(server, connect, settings, token):
+    with pytest.raises(ValueError, match="token: expected printable ASCII, got ") as caught:
+        connect(server.target, token=token, **settings)
+    assert "cret" not in str(caught.value)
+
+
 def test_the_metadata_count_towards_the_deadline(server, connect):
     def slow(answer):
         return lambda request, context: (time.sleep(0.2), answer(request, context))[1]

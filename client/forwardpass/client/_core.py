@@ -54,6 +54,9 @@ METHODS = (
 PIECES_IN_FLIGHT = 4
 """Enough for client, network and server to work at once; more only takes memory."""
 
+LONGEST_S = 1e8
+"""Three years: gRPC takes much longer timeouts, infinity too, for ones that have passed."""
+
 M = TypeVar("M", bound=Message)
 
 
@@ -89,7 +92,14 @@ class Core:
         """Take the settings of a client, and the lock that its step Acquire takes.
 
         metadata: sent with every call.
+
+        Raises ValueError for a max_message_bytes below 0.
         """
+        if max_message_bytes is not None and max_message_bytes < 0:
+            raise ValueError(
+                f"max_message_bytes: expected 0 or more, got {max_message_bytes}; "
+                "pass None to cut nothing"
+            )
         self.target = target
         self.closed = False
         self._timeout_s = timeout_s
@@ -140,6 +150,7 @@ class Core:
 
     def model_ready(self, model: str, version: str) -> Steps[bool]:
         """Return whether the model takes predictions; False too for one that is not there."""
+        self._check_texts(model=model, version=version)
         request = pb.ModelReadyRequest(name=model, version=version)
         try:
             reply = yield from self._ask(
@@ -280,6 +291,7 @@ class Core:
         self, model: str, version: str, deadline: float | None, stale: ModelCodec | None = None
     ) -> Steps[ModelCodec]:
         """Return the model's codec, made from metadata newer than those of the stale one."""
+        self._check_texts(model=model, version=version)
         self.check_usable()
         if not (yield Acquire(_remaining(deadline))):
             raise DeadlineExceededError(
@@ -300,6 +312,22 @@ class Core:
             return codec
         finally:
             self._fetching.release()
+
+    def _check_texts(self, **arguments: object) -> None:
+        """Raise InvalidInputError unless each is a text that a message can hold."""
+        for name, text in arguments.items():
+            if not isinstance(text, str):
+                raise InvalidInputError(
+                    f"{name}: expected a text, got {text!r}; pass a str", target=self.target
+                )
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidInputError(
+                    f"{name}: expected a text that UTF-8 can hold, got {text!r}; "
+                    "leave out the surrogates",
+                    target=self.target,
+                ) from error
 
     def _refetch(self, known: ModelCodec, deadline: float | None) -> Steps[ModelCodec | None]:
         """Return a codec with new metadata; None if they are what was known."""
@@ -355,7 +383,7 @@ class Core:
     def _deadline(self, timeout_s: float | EllipsisType | None = ...) -> float | None:
         if isinstance(timeout_s, EllipsisType):
             timeout_s = self._timeout_s
-        return None if timeout_s is None else time.monotonic() + timeout_s
+        return None if timeout_s is None else time.monotonic() + min(timeout_s, LONGEST_S)
 
 
 def _remaining(deadline: float | None) -> float | None:
