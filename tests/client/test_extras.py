@@ -15,7 +15,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from support.certificates import write_self_signed
 from support.proxy import Proxy
 
-from forwardpass.client import AsyncClient, Client, ClientClosedError, UnauthenticatedError
+from forwardpass.client import (
+    AsyncClient,
+    Client,
+    ClientClosedError,
+    ClientError,
+    UnauthenticatedError,
+)
 from forwardpass.client._channel import _is_loopback
 
 
@@ -95,6 +101,22 @@ def test_a_token_is_not_sent_in_plain_text(connect):
     assert "secret" not in str(caught.value)
     with pytest.raises(ValueError, match="got a function; pass tls=True"):
         connect("127.0.0.1:1", token=lambda: "secret", plaintext_token=True)
+
+
+@pytest.mark.parametrize("token", ["secret\n", "s\0cret", "s\u00e9cret"])
+@pytest.mark.parametrize("settings", [{"tls": True}, {"plaintext_token": True}])
+def test_a_token_that_grpc_would_not_send_is_refused_untold(server, connect, settings, token):
+    with pytest.raises(ValueError, match="token: expected printable ASCII, got ") as caught:
+        connect(server.target, token=token, **settings)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_function_whose_token_grpc_would_not_send_is_told_so_without_the_secret(secure, connect):
+    target, ca_file = secure
+    with connect(target, tls=True, ca_file=ca_file, token=lambda: "secret\n", retry=None) as client:
+        with pytest.raises(ClientError, match="token: expected printable ASCII") as caught:
+            client.predict("net", [1, 2, 3])
+    assert "secret" not in str(caught.value)
 
 
 def test_a_token_may_be_sent_in_plain_text_to_this_machine_if_that_is_said(

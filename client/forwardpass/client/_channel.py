@@ -50,6 +50,8 @@ def address(
     secrets = _credentials(tls=tls, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
     metadata: tuple[tuple[str, str], ...] = ()
     if token is not None and secrets is not None:
+        if isinstance(token, str):
+            _bearer(token)
         secrets = grpc.composite_channel_credentials(
             secrets, grpc.metadata_call_credentials(_Bearer(token))
         )
@@ -149,11 +151,25 @@ class _Bearer(grpc.AuthMetadataPlugin):
     ) -> None:
         del context
         try:
-            token = self._token if isinstance(self._token, str) else self._token()
+            bearer = _bearer(self._token if isinstance(self._token, str) else self._token())
         except Exception as error:
             callback((), error)
         else:
-            callback((("authorization", f"Bearer {token}"),), None)
+            callback((("authorization", bearer),), None)
+
+
+def _bearer(token: str) -> str:
+    """Return the value of `authorization`.
+
+    Raises ValueError, which does not tell the secret, for a token that gRPC would not send.
+    """
+    for position, letter in enumerate(token):
+        if not " " <= letter <= "~":
+            raise ValueError(
+                f"token: expected printable ASCII, got {letter!r} at {position} of {len(token)}; "
+                "if it was read from a file, .strip() it"
+            )
+    return f"Bearer {token}"
 
 
 def _plaintext_bearer(target: str, token: Token, allowed: bool) -> str:
@@ -164,7 +180,7 @@ def _plaintext_bearer(target: str, token: Token, allowed: bool) -> str:
         )
     if not isinstance(token, str):
         raise ValueError("token: expected a text in plain text, got a function; pass tls=True")
-    return f"Bearer {token}"
+    return _bearer(token)
 
 
 def _is_loopback(target: str) -> bool:
