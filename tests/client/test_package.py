@@ -30,7 +30,7 @@ def test_it_imports_without_onnx_and_onnxruntime():
 def test_what_only_some_programs_use_is_not_imported_before():
     ours = {f"forwardpass.client.{name}" for name in ("_async_client", "local", "served", "timing")}
     ours |= {f"forwardpass.client.{name}" for name in ("_features", "_progress", "verdicts")}
-    theirs = {"google.protobuf.descriptor_pb2", "pathlib", "random"}
+    theirs = {"google.protobuf.descriptor_pb2", "json", "pathlib", "random"}
     before = modules_after("import grpc, numpy")
     assert not (modules_after("import forwardpass.client") - before) & (ours | theirs)
 

@@ -12,7 +12,6 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from forwardpass.client._casting import cast
-from forwardpass.client._columns import feature_names, output_columns
 from forwardpass.client._inputs import Given, Inputs, read_inputs, undeclared
 from forwardpass.client._layout import Layout, bytes_field
 from forwardpass.client._outputs import drop_row_axes, read_outputs, select
@@ -69,6 +68,9 @@ class ModelCodec:
 
         version: empty for the server's choice. target: for the errors' texts.
         """
+        # With JSON and the contract of files: nothing to wait for before there is a model.
+        from forwardpass.client._columns import feature_names, output_columns
+
         self.spec = spec
         self.model = model
         self.version = version

@@ -11,7 +11,6 @@ from forwardpass.client._inputs import Given
 from forwardpass.client.model import ModelSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.proto.datatypes import DATATYPES
-from forwardpass.proto.metadata import BATCH_INVARIANT
 from forwardpass.proto.spec import TensorError, TensorSpec, format_shape
 
 
@@ -38,6 +37,8 @@ def row_bytes(spec: ModelSpec) -> int | None:
     None where it is not known, and where cutting could change an answer: where the server did
     not prove that rows do not depend on one another.
     """
+    from forwardpass.proto.metadata import BATCH_INVARIANT
+
     if spec.properties.get(BATCH_INVARIANT) != "true":
         return None
     sent, answered = _row_bytes(spec.inputs), _row_bytes(spec.outputs)

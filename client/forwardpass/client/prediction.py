@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.proto.metadata import ColumnNames
 from forwardpass.proto.spec import format_shape
 
 if TYPE_CHECKING:
     from forwardpass.client.timing import Timing
+    from forwardpass.proto.metadata import ColumnNames
 
 _SHOWN = 6
 """Elements of an output that its repr shows before it leaves out the middle."""
@@ -143,4 +143,6 @@ class Prediction(Mapping[str, NDArray[Any]]):
         return labels
 
     def _columns_of(self, name: str) -> ColumnNames:
+        from forwardpass.proto.metadata import ColumnNames
+
         return self.columns.get(name, ColumnNames())
