@@ -370,7 +370,7 @@ def test_a_limit_below_0_is_refused(server, connect):
     ],
 )
 def test_a_name_that_no_message_holds_is_refused_unsent(client, server, model, version, message):
-    for call in (client.metadata, client.model_ready):
+    for call in (client.metadata, client.model_ready, client.statistics):
         with raises(InvalidInputError, message):
             call(model, version)
     with raises(InvalidInputError, message):

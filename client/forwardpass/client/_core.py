@@ -195,6 +195,7 @@ class Core:
         """Return what versions of models have answered."""
         from forwardpass.client.served import ModelStatistics
 
+        self._check_texts(model=model, version=version)
         request = pb.ModelStatisticsRequest(name=model, version=version)
         reply = yield from self._ask(
             "ModelStatistics", request, pb.ModelStatisticsResponse, self._deadline(), model
