@@ -240,8 +240,8 @@ class AsyncClient:
             while await more.acquire() and begun:
                 prediction = await begun[0]
                 begun.popleft()
-                room.release()
                 yield prediction
+                room.release()
             await beginning
         finally:
             for task in (beginning, *begun):
