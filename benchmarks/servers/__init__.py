@@ -5,17 +5,21 @@ from typing import Any
 
 import grpc
 
+SERVICE = "inference.GRPCInferenceService"
 
-def serve_model_infer(handler: "grpc.RpcMethodHandler[Any, Any]") -> None:
-    """Answer ModelInfer by the handler on a free port, with 32 threads as ours, until killed."""
+
+def serve_model_infer(handler: "grpc.RpcMethodHandler[Any, Any]", port: int = 0) -> None:
+    """Answer ModelInfer by the handler, with 32 threads as ours, until killed.
+
+    Port 0 is a free one.
+    """
     server = grpc.server(
         ThreadPoolExecutor(32), options=[("grpc.max_receive_message_length", 64 * 2**20)]
     )
-    service = "inference.GRPCInferenceService"
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(service, {"ModelInfer": handler}),)
+        (grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": handler}),)
     )
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     print(f"ready on 127.0.0.1:{port}", flush=True)
     server.wait_for_termination()

@@ -20,7 +20,9 @@ def _metadata(args):
 
 class OnnxModel(MLModel):
     async def load(self):
-        self.session = onnxruntime.InferenceSession(self.settings.parameters.uri)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(self.settings.parameters.uri, options)
         self.inputs = _metadata(self.session.get_inputs())
         self.outputs = _metadata(self.session.get_outputs())
         return True
