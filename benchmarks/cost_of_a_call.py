@@ -51,7 +51,8 @@ def main() -> None:
             for transport in TRANSPORTS:
                 servers[transport, name] = ServerProcess(*_ours(files[name], transport))
             servers["echo", name] = ServerProcess("-m", "benchmarks.servers.echo")
-            servers["naive", name] = ServerProcess("-m", "benchmarks.servers.naive", files[name])
+            models = files[name].parents[2]
+            servers["naive", name] = ServerProcess("-m", "benchmarks.servers.naive", models)
         for server in servers.values():
             stack.enter_context(server)
         for network, rows, callers, calls in CASES:
