@@ -77,12 +77,14 @@ def test_nghttp_gets_the_answer(port: int, body: Path, options: list[str]) -> No
 
 
 def test_nghttp_with_fields_in_continuations_above_the_limit_is_refused(
-    port: int, body: Path
+    port: int, body: Path, transport: Transport
 ) -> None:
     url = f"http://127.0.0.1:{port}{PATH}"
     command = ["nghttp", "--continuation", "--verbose", "--data", body, *GRPC, url]
     done = subprocess.run(command, capture_output=True, timeout=60)
-    assert b"grpc-status: 8" in done.stdout
+    # grpcio draws lots: the nearer to its limit, the more often it refuses.
+    lenient = transport is Transport.GRPCIO and b"grpc-status: 0" in done.stdout
+    assert b"grpc-status: 8" in done.stdout or lenient
 
 
 def test_nghttp_sees_the_frames_of_an_answer_in_their_order(port: int, body: Path) -> None:

@@ -40,10 +40,12 @@ NOT_SAMPLED = [("traceparent", f"00-{TRACE_ID:032x}-{PARENT_ID:016x}-00")]
 @pytest.fixture(scope="module")
 def exporter() -> InMemorySpanExporter:
     exporter = InMemorySpanExporter()
-    provider = TracerProvider()
+    # Of the program, as one that embeds the server would have it; it can be set but once.
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    # Of the program, as one that embeds the server would have it.
-    trace.set_tracer_provider(provider)
     return exporter
 
 

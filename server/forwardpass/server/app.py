@@ -89,7 +89,11 @@ class Server:
             config, service, self._health, Access(config.tokens)
         )
         self.port = self._transport.port
-        self._metrics = self._metrics_server(config, service)
+        try:
+            self._metrics = self._metrics_server(config, service)
+        except BaseException:
+            self._transport.stop(0.0)
+            raise
 
     @property
     def metrics_port(self) -> int | None:

@@ -45,6 +45,9 @@ class AsyncioServer:
     """A gRPC server in one thread, which hands to the service all calls that wait together."""
 
     def __init__(self, config: Config, service: Service, state: Health, access: Access) -> None:
+        self._tls = _tls(config)
+        self._socket = listen(config)
+        # What has to be closed again comes after all that may fail.
         self._loop = _new_loop()
         self.arrivals = Arrivals(access, service)
         self.max_message_bytes = config.max_message_bytes
@@ -74,8 +77,6 @@ class AsyncioServer:
         self._health = HealthMethods(state, self._post)
         self.methods |= self._health.methods()
         self.methods |= reflection_methods((SERVICE, HEALTH_SERVICE))
-        self._tls = _tls(config)
-        self._socket = listen(config)
         self._path = unix_path(config)
         self.port = 0 if self._path is not None else int(self._socket.getsockname()[1])
         """The TCP port, picked where the configuration says 0; 0 where there is none."""
