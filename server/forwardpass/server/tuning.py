@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from statistics import median
-from time import perf_counter
+from time import thread_time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ _LONGEST_S = 0.02
 """No size is measured whose run would take longer, as far as the one before tells."""
 _LARGEST_BYTES = 2**25
 """No size is measured whose inputs would take more."""
-_REPEATS = 5
+_REPEATS = 7
 _WORTH = 0.95
 """A larger batch has to bring the cost of a row below this share of the smaller one's."""
 _COMPARED = (2, 3, 7, 16, 64)
@@ -38,7 +37,7 @@ class Batching:
     reason: str
     """Why not batched; empty if it is."""
     curve_us: Mapping[int, float]
-    """Rows of a run -> its cost in microseconds, on this machine."""
+    """Rows of a run -> its cost in microseconds of CPU, on this machine."""
 
     differs: bool = False
     """Whether that is because rows run together did not equal single ones bit for bit."""
@@ -142,10 +141,12 @@ def _curve(
         cut = _cut(feeds, 0, size)
         times = []
         for _ in range(_REPEATS):
-            start = perf_counter()
+            # The run is this thread's alone, and of a busy machine's other work its CPU time
+            # knows least; what that does to the caches the least of several leaves out.
+            start = thread_time()
             session.run(cut, names)
-            times.append(perf_counter() - start)
-        last = median(times)
+            times.append(thread_time() - start)
+        last = max(min(times), 1e-9)  # a coarse clock may say nothing
         curve[size] = last * 1e6
     return curve
 
