@@ -21,6 +21,11 @@ def test_a_callers_id_is_kept_though_nobody_looks() -> None:
     assert origin_of(metadata, nobody, observed=False) == Origin("abc-1")
 
 
+def test_of_several_ids_the_first_counts() -> None:
+    ids = [("x-request-id", "a"), ("x-request-id", "b")]
+    assert origin_of(ids, lambda: "", observed=False).request_id == "a"
+
+
 def test_who_looks_sees_all_of_it() -> None:
     metadata = [("x-request-id", "abc-1"), ("traceparent", TRACE), ("tracestate", "a=b")]
 

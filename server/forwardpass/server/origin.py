@@ -35,16 +35,15 @@ def origin_of(
 
     observed: Whether somebody will look at more than a request id that has to go back.
     """
-    request_id = traceparent = tracestate = ""
+    given: dict[str, str | bytes] = {}
     for key, value in metadata:
-        if key == REQUEST_ID and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            request_id = value
-        elif key == _TRACEPARENT:
-            traceparent = str(value)
-        elif key == _TRACESTATE:
-            tracestate = str(value)
+        # Of several of one name the first counts, whichever transport it came by.
+        given.setdefault(key, value)
+    asked = given.get(REQUEST_ID)
+    request_id = asked if isinstance(asked, str) and _REQUEST_ID.fullmatch(asked) else ""
     if observed:
         # Not a secret: it only has to tell calls apart.
         request_id = request_id or f"{random.getrandbits(64):016x}"
+        traceparent, tracestate = (str(given.get(key, "")) for key in (_TRACEPARENT, _TRACESTATE))
         return Origin(request_id, peer(), traceparent, tracestate)
     return Origin(request_id) if request_id else NOWHERE
