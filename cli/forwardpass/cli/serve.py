@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forwardpass.cli.errors import CommandError
+from forwardpass.server.allocator import limit_heaps
 from forwardpass.server.app import Server, serve_until_signalled
 from forwardpass.server.catalog import Catalog
 from forwardpass.server.config import Config
@@ -18,6 +19,9 @@ from forwardpass.server.transport.listening import address
 
 READY = "ready on "
 """Precedes `HOST:PORT` in the line on stdout that says that the models are loaded."""
+
+_HEAPS = 2
+"""Python runs one thread at a time: more would be apart for nothing."""
 
 
 def serve_models(config: Config) -> None:
@@ -30,6 +34,7 @@ def serve_models(config: Config) -> None:
     # of a container would not even notice.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
+    limit_heaps(_HEAPS)
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(config.log_format))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
