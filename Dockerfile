@@ -8,8 +8,8 @@ WORKDIR /src
 COPY deploy/image deploy/image
 # Both secrets are optional, for an index of your own; they reach no layer.
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
-    --mount=type=cache,target=/root/.cache/pip \
-    export PIP_CONFIG_FILE=/run/secrets/pip_conf; \
+    --mount=type=cache,target=/pip-cache \
+    export PIP_CACHE_DIR=/pip-cache PIP_CONFIG_FILE=/run/secrets/pip_conf; \
     if [ -f /run/secrets/ca_bundle ]; then export PIP_CERT=/run/secrets/ca_bundle; fi; \
     python3 -m venv /tools \
     && python3 -m venv --without-pip /opt/forwardpass \
