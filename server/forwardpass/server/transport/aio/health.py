@@ -1,4 +1,4 @@
-"""`grpc.health.v1` on the event loop: Check and Watch of the server and of each model."""
+"""`grpc.health.v1` on the event loop: Check and Watch of the server and each model, List of all."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class HealthMethods:
         state.listen(self._on_change)
 
     def methods(self) -> dict[bytes, Method]:
-        """Return the two methods by path."""
+        """Return the methods by path."""
         methods: dict[bytes, Method] = {
             f"/{SERVICE}/Check".encode(): partial(_Check, self),
             f"/{SERVICE}/Watch".encode(): partial(_Watch, self),
@@ -79,11 +79,13 @@ class HealthMethods:
             watcher.tell(self.state(name))
 
 
-class _Check(UnaryExchange):
+class _HealthExchange(UnaryExchange):
     def __init__(self, health: HealthMethods, wire: Wire, stream: Stream, request: Request) -> None:
         super().__init__(wire, stream, request)
         self._health = health
 
+
+class _Check(_HealthExchange):
     def on_request(self, message: Payload) -> None:
         name = _name(message)
         serving = self._health.state(name)
@@ -94,11 +96,7 @@ class _Check(UnaryExchange):
             self.succeed()
 
 
-class _List(UnaryExchange):
-    def __init__(self, health: HealthMethods, wire: Wire, stream: Stream, request: Request) -> None:
-        super().__init__(wire, stream, request)
-        self._health = health
-
+class _List(_HealthExchange):
     def on_request(self, message: Payload) -> None:
         del message
         messages: Any = health_pb2
@@ -107,11 +105,8 @@ class _List(UnaryExchange):
         self.succeed()
 
 
-class _Watch(UnaryExchange):
-    def __init__(self, health: HealthMethods, wire: Wire, stream: Stream, request: Request) -> None:
-        super().__init__(wire, stream, request)
-        self._health = health
-        self._name: str | None = None
+class _Watch(_HealthExchange):
+    _name: str | None = None
 
     def on_request(self, message: Payload) -> None:
         self._name = _name(message)
