@@ -41,14 +41,14 @@ class Computation:
         for index, (spec, shape) in enumerate(zip(self._session.inputs, kind.shapes, strict=True)):
             if len(jobs) == 1:
                 tensor = jobs[0].tensors[index]
-                if isinstance(tensor, memoryview):
-                    # A part of a message begins at any address; onnxruntime reads whole words.
-                    tensor = bytes(tensor)
             else:
                 tensor = b"".join([job.tensors[index] for job in jobs])
             if spec.datatype != "BYTES":
                 whole = (rows, *shape) if kind.by_rows else shape
                 tensor = np.frombuffer(tensor, DATATYPES[spec.datatype].dtype).reshape(whole)
+                if not tensor.flags.aligned:
+                    # A part of a message begins at any address; onnxruntime reads whole words.
+                    tensor = tensor.copy()
             feeds[spec.name] = tensor
         joined = perf_counter_ns()
         try:

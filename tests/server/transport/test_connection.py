@@ -363,7 +363,11 @@ OPEN = request(1, None)
 FATAL = {
     "no preface": (b"GET / HTTP/1.1\r\n\r\n", ErrorCode.PROTOCOL_ERROR),
     "no settings first": (hello()[:24] + frame(PING, 0, 0, bytes(8)), ErrorCode.PROTOCOL_ERROR),
-    "a frame above 16 KiB": (frame(DATA, 0, 1, bytes(16385)), ErrorCode.FRAME_SIZE_ERROR),
+    "a frame above 1 MiB": (frame(DATA, 0, 1, bytes(2**20 + 1)), ErrorCode.FRAME_SIZE_ERROR),
+    "PING of 64 KiB and one byte": (
+        frame(PING, 0, 0, bytes(2**16 + 1)),
+        ErrorCode.ENHANCE_YOUR_CALM,
+    ),
     "DATA on stream 0": (frame(DATA, 0, 0, b"x"), ErrorCode.PROTOCOL_ERROR),
     "DATA on an idle stream": (frame(DATA, 0, 1, b"x"), ErrorCode.PROTOCOL_ERROR),
     "padding alone": (OPEN + frame(DATA, PADDED, 1, b"\x05abcd"), ErrorCode.PROTOCOL_ERROR),

@@ -4,6 +4,7 @@ import time
 
 from hyperframe.frame import SettingsFrame
 
+from forwardpass.server.transport.http2.limits import Limits
 from support.peers.case import Case, Code, answers, either, goaway, goes_on, reset
 from support.peers.frames import (
     ACK,
@@ -34,7 +35,7 @@ from support.peers.frames import (
 )
 from support.peers.peer import Peer
 
-LARGEST = 2**14
+LARGEST = Limits().max_frame_bytes
 
 
 def drips(text: bytes) -> tuple[bytes, ...]:
@@ -144,7 +145,7 @@ FRAMES = [
     Case(
         "4.2",
         "DATA of the largest size",
-        (headers() + data(1, bytes([0]) + b"\0\0\x40\0" + bytes(LARGEST - 5), 0) + rst_stream(),),
+        (headers() + data(1, grpc_message(bytes(LARGEST))[:LARGEST], 0) + rst_stream(),),
         goes_on,
     ),
     Case(
@@ -185,14 +186,20 @@ FRAMES = [
     ),
     Case(
         "4.2",
-        "a message in DATA of the largest size and one byte",
+        "a message in DATA of the largest size that every peer takes and one byte",
         (
             headers()
-            + data(1, grpc_message(bytes(LARGEST))[:LARGEST], 0)
-            + data(1, grpc_message(bytes(LARGEST))[LARGEST:], 0)
+            + data(1, grpc_message(bytes(2**14))[: 2**14], 0)
+            + data(1, grpc_message(bytes(2**14))[2**14 :], 0)
             + rst_stream(),
         ),
         goes_on,
+    ),
+    Case(
+        "4.2",
+        "HEADERS larger than a field section may be",
+        (headers(1, CALL + bytes(Limits().max_block_bytes)),),
+        goaway(Code.ENHANCE_YOUR_CALM),
     ),
     Case(
         "4.2",

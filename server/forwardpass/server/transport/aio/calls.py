@@ -1,6 +1,6 @@
 """Calls in flight: from a stream's bytes to the method that answers, and back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from forwardpass.proto import timing
@@ -52,7 +52,7 @@ class Exchange:
         """Whether a message has to come: it may not take for ever."""
         self._awaited_since = wire.now
         self._awaited_from = 0
-        self._reader = MessageReader(wire.max_message_bytes, request.encoding)
+        self._reader = MessageReader(wire.max_message_bytes, request.encoding, wire.memory.room)
         self._held = 0
         """What of the message under way is counted in the server's memory."""
         self.origin = wire.arrivals.origin(request, wire.peer)
@@ -67,17 +67,15 @@ class Exchange:
             return
         if self._over:
             return
-        received, stream.received = stream.received, []
         idle = not (self.awaited or self._reader.partial)
         memory = self.wire.memory
         try:
-            for payload in received:
-                for message in self._reader.feed(payload):
-                    self._awaited_since = self.wire.now
-                    self._awaited_from = self._reader.received
-                    self.on_message(message)
-                    if self._over:
-                        return
+            for message in self._messages():
+                self._awaited_since = self.wire.now
+                self._awaited_from = self._reader.received
+                self.on_message(message)
+                if self._over:
+                    return
             if idle and self._reader.partial:
                 self._awaited_since = self.wire.now
             memory.used += self._reader.held - self._held
@@ -95,6 +93,17 @@ class Exchange:
             self.on_fault(error)
         except BadMessageError as error:
             self.on_fault(error.outcome)
+
+    def _messages(self) -> Iterator[Payload]:
+        """Yield the messages that are whole now."""
+        stream, reader = self.stream, self._reader
+        placed, stream.placed = stream.placed, 0
+        received, stream.received = stream.received, []
+        stream.sink = None
+        if placed:
+            yield from reader.place(placed)
+        yield from reader.feed(*received)
+        stream.sink = reader.sink
 
     @property
     def over(self) -> bool:
@@ -171,10 +180,22 @@ class Exchange:
         """Let go of everything; safe to call again."""
         if not self._over:
             self._over = True
+            # In a cycle with its stream the call's message would wait for the garbage collector.
+            self.stream.sink, self.stream.owner = None, _ENDED
             self.wire.memory.used -= self._held
             self.wire.over(self)
             self.wire.dirty()
             self.on_gone()
+
+
+class _Ended:
+    """Owns the streams of calls that are over."""
+
+    def news(self) -> None:
+        """Drop what comes."""
+
+
+_ENDED = _Ended()
 
 
 class Wire(Protocol):

@@ -1,7 +1,7 @@
 """gRPC's framing: a flag, a length, a message; compressed or not."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 
 from forwardpass.server.errors import MessageTooLargeError
@@ -30,47 +30,93 @@ class BadMessageError(Exception):
 class MessageReader:
     """Puts the messages of one stream together, as their bytes come."""
 
-    __slots__ = ("_compressed", "_encoding", "_limit", "_message", "_prefix", "_size", "received")
+    __slots__ = (
+        "_compressed",
+        "_encoding",
+        "_find_room",
+        "_limit",
+        "_message",
+        "_placed",
+        "_prefix",
+        "_room",
+        "_size",
+        "received",
+    )
 
-    def __init__(self, limit: int, encoding: bytes) -> None:
-        """Prepare; limit is on a message's bytes, compressed and not."""
+    def __init__(
+        self,
+        limit: int,
+        encoding: bytes,
+        find_room: Callable[[int], memoryview | None] | None = None,
+    ) -> None:
+        """Prepare; limit is on a message's bytes, compressed and not.
+
+        find_room: returns memory for a large message of so many bytes, if there is some.
+        """
         self._limit = limit
         self._encoding = encoding
+        self._find_room = find_room
         self._prefix = b""
         self._compressed = False
         self._size = 0
+        self._room: memoryview | None = None
+        self._placed = 0
+        """Memory for the message that is under way, and how much of it came."""
         self._message: bytearray | None = None
-        """What came so far of a message of `_size` bytes: it takes the memory of what came, not
-        of what was announced."""
+        """What came of it where there is no room: it takes the memory of what came, not of what
+        was announced."""
         self.received = 0
         """Bytes of the messages so far."""
 
     @property
     def held(self) -> int:
         """Bytes in memory of the message that is under way."""
-        return 0 if self._message is None else len(self._message)
+        return self._placed if self._message is None else len(self._message)
 
     @property
     def missing(self) -> int:
         """How much is to come of the message that is under way, as far as is known."""
-        return 0 if self._message is None else self._size - len(self._message)
+        return self._size - self.held
+
+    @property
+    def sink(self) -> memoryview | None:
+        """Where what is missing may be put by others, who say so by `place`; None: nowhere."""
+        return None if self._room is None else self._room[self._placed :]
 
     @property
     def partial(self) -> bool:
         """Whether a message has begun and is not whole."""
-        return self._message is not None or bool(self._prefix)
+        return self._size > 0 or bool(self._prefix)
 
-    def feed(self, payload: Payload) -> Iterator[Payload]:
-        """Yield the messages that are whole now; payload may be reused after that.
+    def place(self, size: int) -> Iterator[Payload]:
+        """Take note of bytes that are in the sink; yield the message if it is whole now."""
+        self.received += size
+        self._placed += size
+        if not self.missing:
+            yield self._whole()
+
+    def feed(self, *payloads: Payload) -> Iterator[Payload]:
+        """Yield the messages that are whole now; payloads may be reused after that.
 
         Large ones are views of memory of their own. Raises MessageTooLargeError before memory
         is taken, BadMessageError for bytes that are no message.
         """
-        self.received += len(payload)
+        for payload in payloads:
+            size = len(payload)
+            self.received += size
+            end = self._placed + size
+            if self._room is not None and end < self._size:
+                # The inside of a large message.
+                self._room[self._placed : end] = payload
+                self._placed = end
+            else:
+                yield from self._take(payload)
+
+    def _take(self, payload: Payload) -> Iterator[Payload]:
         position = 0
         end = len(payload)
         while position < end:
-            if self._message is None:
+            if not self._size:
                 position = self._read_prefix(payload, position)
                 if len(self._prefix) < PREFIX_BYTES:
                     return
@@ -81,14 +127,37 @@ class MessageReader:
                     position += size
                     yield self._unpacked(message)
                     continue
-                self._message = bytearray()
-            came = payload[position : position + self.missing]
+                self._size = size
+                self._room = self._find(size)
+                self._message = bytearray() if self._room is None else None
+            position += self._add(payload[position : position + self.missing])
+            if not self.missing:
+                yield self._whole()
+
+    def _find(self, size: int) -> memoryview | None:
+        find = self._find_room
+        return None if find is None or size < LARGE_BYTES else find(size)
+
+    def _add(self, came: Payload) -> int:
+        size = len(came)
+        if self._message is not None:
             self._message += came
-            position += len(came)
-            if len(self._message) == self._size:
-                whole, self._message = self._message, None
-                small = self._size < LARGE_BYTES
-                yield self._unpacked(bytes(whole) if small else memoryview(whole).toreadonly())
+        elif self._room is not None:
+            self._room[self._placed : self._placed + size] = came
+            self._placed += size
+        return size
+
+    def _whole(self) -> Payload:
+        """Return the message that is whole, and be ready for the next one."""
+        message: Payload
+        if self._message is not None:
+            small = self._size < LARGE_BYTES
+            message = bytes(self._message) if small else memoryview(self._message).toreadonly()
+        elif self._room is not None:
+            message = self._room.toreadonly()
+        self._message = self._room = None
+        self._placed = self._size = 0
+        return self._unpacked(message)
 
     def _read_prefix(self, payload: Payload, position: int) -> int:
         part = payload[position : position + PREFIX_BYTES - len(self._prefix)]
@@ -105,8 +174,7 @@ class MessageReader:
         if size > self._limit:
             raise MessageTooLargeError(size, self._limit)
         self._compressed = bool(flag)
-        self._size = size
-        return self._size
+        return int(size)
 
     def _unpacked(self, message: Payload) -> Payload:
         return unpack(message, self._encoding, self._limit) if self._compressed else message

@@ -43,6 +43,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_server",
         "_stuck",
         "_stuck_since",
+        "_target",
         "_transport",
         "arrivals",
         "calls",
@@ -73,6 +74,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         """When the connection is asked to end, and later made to; None: never."""
         self.reply_bytes = _REPLY_BYTES
         """What an answer is expected to have."""
+        self._target: memoryview | None = None
+        """What is read into, where that is not the memory which all share."""
         self._cancelled = False
         """Whether calls that wait may have been cancelled."""
         self._aged = False
@@ -108,16 +111,25 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Let all connections read into the same memory: what is read is dealt with at once."""
+        """Have the bytes of a large message read to where they belong.
+
+        For all else the connections share their memory: what is read is dealt with at once.
+        """
         del sizehint
-        return self._server.buffer
+        self._target = self.connection.room()
+        return self._server.buffer if self._target is None else self._target
 
     def buffer_updated(self, nbytes: int) -> None:
         """Read frames, and collect the calls that are whole."""
-        data = self._server.buffer[:nbytes]
         connection = self.connection
         self.now = monotonic()
-        for stream in connection.receive(bytes(data) if nbytes <= _COPIED_BYTES else data):
+        if self._target is not None:
+            self._target = None
+            news = connection.receive_placed(nbytes)
+        else:
+            data = self._server.buffer[:nbytes]
+            news = connection.receive(bytes(data) if nbytes <= _COPIED_BYTES else data)
+        for stream in news:
             self._read(stream)
         if self.calls and not self.waiting:
             self.waiting = True

@@ -163,6 +163,7 @@ class AsyncioServer:
             for connection in self._connections - self.busy:
                 connection.tick(now)
         self._dispatcher.sweep()
+        self.memory.tidy()
         self._loop.call_later(_TICK_S, self._tick)
 
     async def _finish(self, grace_s: float) -> None:

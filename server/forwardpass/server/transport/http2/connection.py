@@ -7,6 +7,7 @@ endless number is counted.
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
+from typing import TypeVar
 
 from forwardpass.server.transport.http2.errors import (
     ConnectionFailedError,
@@ -30,13 +31,23 @@ from forwardpass.server.transport.http2.limits import Limits
 from forwardpass.server.transport.http2.stream import Payload, Stream
 from forwardpass.server.transport.http2.upkeep import Upkeep
 
+_Read = TypeVar("_Read")
+
 _NO_LIMITS = Limits()
+_PLACED_BYTES = 2**15
+"""What is less is not worth a read of its own."""
+_RUN_BYTES = 2**10
+"""Of a frame that may be one of many alike."""
 _REMEMBERED = 256
 """Gaps between streams."""
+
+_UNKNOWN = "frames of unknown types"
 
 _DATA = int(FrameType.DATA)
 _HEADERS = int(FrameType.HEADERS)
 _CONTINUATION = int(FrameType.CONTINUATION)
+_LAST_KIND = _CONTINUATION
+"""Those above mean nothing."""
 _END_STREAM = int(Flag.END_STREAM)
 _END_HEADERS = int(Flag.END_HEADERS)
 _PADDED = int(Flag.PADDED)
@@ -54,10 +65,7 @@ class Connection(Upkeep):
         self._decoder = FieldDecoder(limits.max_decoded_bytes)
         self._rest = b""
         """A frame of which a part is still to come."""
-        self._cut: Stream | None = None
-        self._cut_bytes = 0
-        self._cut_flags = 0
-        """The stream of a DATA frame that is not whole yet, how much is to come, its flags."""
+        self._cut: _Cut | None = None
         self._block: _Block | None = None
         """A field section whose CONTINUATIONs are still to come."""
         self._gaps: deque[range] = deque(maxlen=_REMEMBERED)
@@ -77,12 +85,31 @@ class Connection(Upkeep):
         Stream.received may hold views of data, so that memory is the caller's again only when
         it has dealt with them. Never raises for what a peer sends.
         """
+        return self._take(self._read, data)
+
+    def room(self) -> memoryview | None:
+        """Return where the next bytes are best read to, because they belong there.
+
+        None where that is not known, or not worth a read of its own. Who reads there says so by
+        `receive_placed`, not by `receive`.
+        """
+        cut = self._cut
+        if cut is None or cut.missing < _PLACED_BYTES or cut.stream is None:
+            return None
+        sink = cut.stream.sink
+        return None if sink is None else sink[: cut.missing]
+
+    def receive_placed(self, size: int) -> list[Stream]:
+        """Take note of bytes that were read to the start of `room`; return as `receive` does."""
+        return self._take(self._read_placed, size)
+
+    def _take(self, read: Callable[[_Read], None], what: _Read) -> list[Stream]:
         self._news = []
         if self.failure is None:
             self._heard = self._clock()
             self._asked_since = None
             try:
-                self._read(data)
+                read(what)
             except ConnectionFailedError as error:
                 self._fail(error)
         for stream in self._news:
@@ -107,6 +134,7 @@ class Connection(Upkeep):
                 {
                     Setting.MAX_CONCURRENT_STREAMS: limits.max_streams,
                     Setting.INITIAL_WINDOW_SIZE: limits.stream_window,
+                    Setting.MAX_FRAME_SIZE: limits.max_frame_bytes,
                     Setting.MAX_HEADER_LIST_SIZE: limits.max_list_bytes,
                 }
             )
@@ -124,8 +152,8 @@ class Connection(Upkeep):
         end = len(data)
         if not self._greeted:
             position = self._read_greeting(data)
-        if self._cut_bytes:
-            position = self._read_on(data)
+        if self._cut is not None:
+            position = self._read_on(self._cut, data)
         while end - position >= HEADER_BYTES:
             head, flags, stream_id = read_header(data, position)
             kind = head & 0xFF
@@ -134,9 +162,7 @@ class Connection(Upkeep):
             start = position + HEADER_BYTES
             stop = start + size
             if size > DEFAULT_FRAME_BYTES:
-                raise ConnectionFailedError(
-                    ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes, above 16384"
-                )
+                self._check_size(kind, size)
             if self._block is not None and kind != _CONTINUATION:
                 raise ConnectionFailedError(
                     ErrorCode.PROTOCOL_ERROR, "a frame inside a field section"
@@ -144,11 +170,18 @@ class Connection(Upkeep):
             try:
                 if kind == _DATA:
                     if stop > end:
-                        if flags & _PADDED:
+                        if flags & _PADDED and start == end:
                             break
                         self._on_cut_data(stream_id, flags, data[start:], size)
                         return
-                    self._on_data(stream_id, flags, data[start:stop])
+                    stream = self._on_data(stream_id, flags, data[start:stop])
+                    if stream is not None and size >= _RUN_BYTES and not flags:
+                        stop = self._read_run(stream, data, stop, size)
+                elif stop > end and kind > _LAST_KIND:
+                    self._count_nuisance(_UNKNOWN)
+                    self._cut = _Cut(0, size, 0)
+                    self._read_on(self._cut, data[start:])
+                    return
                 elif stop > end:
                     break
                 elif kind == _HEADERS:
@@ -157,11 +190,24 @@ class Connection(Upkeep):
                     self._on_other(kind, stream_id, flags, bytes(data[start:stop]))
             except StreamFailedError as error:
                 self._fail_stream(error)
-                if self._cut_bytes:
-                    return
             position = stop
         if position < end:
             self._rest = bytes(data[position:])
+
+    def _check_size(self, kind: int, size: int) -> None:
+        """Check the length of a frame that is larger than every peer has to take."""
+        limits = self._limits
+        if size > limits.max_frame_bytes:
+            raise ConnectionFailedError(
+                ErrorCode.FRAME_SIZE_ERROR,
+                f"a frame of {size} bytes, above {limits.max_frame_bytes}",
+            )
+        # Whatever else means something waits here until it is whole.
+        if _DATA < kind <= _LAST_KIND and size > limits.max_block_bytes:
+            raise ConnectionFailedError(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"a frame of {size} bytes that are no DATA, above {limits.max_block_bytes}",
+            )
 
     def _read_greeting(self, data: Payload) -> int:
         """Return where the first frame begins, or the end if that cannot be told yet."""
@@ -197,59 +243,112 @@ class Connection(Upkeep):
         elif kind == FrameType.PUSH_PROMISE:
             raise ConnectionFailedError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         else:
-            self._count_nuisance("frames of unknown types")
+            self._count_nuisance(_UNKNOWN)
 
     # DATA
 
-    def _on_data(self, stream_id: int, flags: int, payload: Payload) -> None:
+    def _on_data(self, stream_id: int, flags: int, payload: Payload) -> Stream | None:
         size = len(payload)
         stream = self._account(stream_id, size)
         if stream is None:
-            return
+            return None
         if flags & _PADDED:
             payload = _unpadded(payload)
             self.grant(stream, size - len(payload))
         self._deliver(stream, flags, payload)
+        return stream
+
+    def _read_run(self, stream: Stream, data: Payload, position: int, size: int) -> int:
+        """Hand on the frames that are as the one before them, but for what they carry.
+
+        A large message is many of them. Returns where they end.
+        """
+        if stream.expected is not None:
+            return position
+        sink = stream.sink
+        room = min(stream.credit, self._credit)
+        if sink is not None:
+            room = min(room, len(sink))
+        step = HEADER_BYTES + size
+        stop = position + min(room // size, (len(data) - position) // step) * step
+        header = data[position - step : position - size]
+        total = 0
+        while position < stop and data[position : position + HEADER_BYTES] == header:
+            payload = data[position + HEADER_BYTES : position + step]
+            if sink is None:
+                stream.received.append(payload)
+            else:
+                sink[total : total + size] = payload
+            total += size
+            position += step
+        if total:
+            stream.credit -= total
+            self._spend(total)
+            if sink is not None:
+                _fill(stream, total)
+        return position
 
     def _on_cut_data(self, stream_id: int, flags: int, payload: Payload, size: int) -> None:
         """Hand on the part that is there of a frame: no large frame waits in memory."""
-        self._cut = None
-        self._cut_bytes = size - len(payload)
-        stream = self._account(stream_id, size)
-        if stream is not None:
-            # Spent as it comes: what is granted meanwhile counts what has not come as lacking.
-            stream.credit += self._cut_bytes
-            self._cut = stream
-            self._cut_flags = flags
-            if payload:
-                self._deliver(stream, 0, payload)
+        content, padding = size, 0
+        if flags & _PADDED:
+            padding = _padding(payload, size)
+            payload = payload[1:]
+            content -= 1 + padding
+        cut = self._cut = _Cut(flags, content, padding)
+        try:
+            stream = cut.stream = self._account(stream_id, size)
+        except StreamFailedError as error:
+            self._fail_stream(error)
+        else:
+            if stream is not None:
+                # Spent as it comes: what is granted meanwhile counts what is to come as lacking.
+                stream.credit += content
+                self.grant(stream, size - content)
+        self._read_on(cut, payload)
 
-    def _read_on(self, data: Payload) -> int:
+    def _read_on(self, cut: "_Cut", data: Payload) -> int:
         """Hand on what came of the frame that was cut; return where the next one begins."""
-        part = data[: self._cut_bytes]
-        self._cut_bytes -= len(part)
-        stream = self._cut
+        part = data[: cut.missing]
+        size = len(part)
+        cut.missing -= size
+        stream = cut.stream
         # It may have been cut off meanwhile.
-        if stream is not None and stream.reset is None:
-            stream.credit -= len(part)
+        if stream is not None and stream.reset is None and (size or not cut.missing):
+            stream.credit -= size
             try:
-                self._deliver(stream, 0 if self._cut_bytes else self._cut_flags, part)
+                self._deliver(stream, 0 if cut.missing else cut.flags, part)
             except StreamFailedError as error:
                 self._fail_stream(error)
-        if not self._cut_bytes:
-            self._cut = None
-        return len(part)
+        if not cut.missing:
+            cut.stream = None
+            dropped = min(cut.padding, len(data) - size)
+            cut.padding -= dropped
+            size += dropped
+            if not cut.padding:
+                self._cut = None
+        return size
+
+    def _read_placed(self, size: int) -> None:
+        cut = self._cut
+        stream = None if cut is None else cut.stream
+        if cut is None or stream is None:
+            raise RuntimeError("bytes were placed where there is no room")
+        cut.missing -= size
+        stream.credit -= size
+        _fill(stream, size)
+        try:
+            self._delivered(stream, 0 if cut.missing else cut.flags, size)
+        except StreamFailedError as error:
+            self._fail_stream(error)
+        if not cut.missing:
+            cut.stream = None
+            if not cut.padding:
+                self._cut = None
 
     def _account(self, stream_id: int, size: int) -> Stream | None:
         """Count the bytes of a DATA frame; return its stream, None if they are to be dropped."""
-        self._credit -= size
-        if self._credit < self._limits.connection_window >> 1:
-            if self._credit < 0:
-                raise ConnectionFailedError(
-                    ErrorCode.FLOW_CONTROL_ERROR, "data above the connection's window"
-                )
-            if not self.holding:
-                self._replenish()
+        self._spend(size)
         stream = self.streams.get(stream_id)
         if stream is None or stream.ended:
             self._check_closed(stream_id, stream, "DATA")
@@ -261,13 +360,37 @@ class Connection(Upkeep):
             )
         return stream
 
+    def _spend(self, size: int) -> None:
+        """Count bytes of DATA against the connection's window."""
+        self._credit -= size
+        if self._credit < self._limits.connection_window >> 1:
+            if self._credit < 0:
+                raise ConnectionFailedError(
+                    ErrorCode.FLOW_CONTROL_ERROR, "data above the connection's window"
+                )
+            if not self.holding:
+                self._replenish()
+
     def _deliver(self, stream: Stream, flags: int, payload: Payload) -> None:
-        if payload:
+        """Hand on content of DATA, to where the layer above wants it if it said so."""
+        size = len(payload)
+        sink = stream.sink
+        if not size:
+            if not flags & _END_STREAM:
+                self._count_nuisance("empty DATA frames")
+        elif sink is None:
             stream.received.append(payload)
-        elif not flags & _END_STREAM:
-            self._count_nuisance("empty DATA frames")
+        else:
+            fits = min(size, len(sink))
+            sink[:fits] = payload[:fits]
+            _fill(stream, fits)
+            if fits < size:
+                stream.received.append(payload[fits:])
+        self._delivered(stream, flags, size)
+
+    def _delivered(self, stream: Stream, flags: int, size: int) -> None:
         if stream.expected is not None:
-            stream.expected -= len(payload)
+            stream.expected -= size
             if stream.expected < 0 or (flags & _END_STREAM and stream.expected):
                 raise StreamFailedError(
                     stream.id, ErrorCode.PROTOCOL_ERROR, "content-length is not that of the data"
@@ -393,7 +516,34 @@ class _Block:
         self.size = len(payload)
 
 
-def _unpadded(payload: Payload) -> Payload:
-    if not payload or payload[0] >= len(payload):
+class _Cut:
+    """A DATA frame of which a part is still to come."""
+
+    __slots__ = ("flags", "missing", "padding", "stream")
+
+    def __init__(self, flags: int, missing: int, padding: int) -> None:
+        self.flags = flags
+        self.missing = missing
+        """Bytes of its content."""
+        self.padding = padding
+        """Bytes behind that, which mean nothing."""
+        self.stream: Stream | None = None
+        """Who gets the content; None if nobody does."""
+
+
+def _fill(stream: Stream, size: int) -> None:
+    """Take note that so many bytes are in the stream's sink."""
+    if stream.sink is not None:
+        stream.sink = stream.sink[size:] if size < len(stream.sink) else None
+    stream.placed += size
+
+
+def _padding(payload: Payload, size: int) -> int:
+    """Return how much of a payload of so many bytes is padding, by its first byte."""
+    if not payload or payload[0] >= size:
         raise ConnectionFailedError(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
-    return payload[1 : len(payload) - payload[0]]
+    return payload[0]
+
+
+def _unpadded(payload: Payload) -> Payload:
+    return payload[1 : len(payload) - _padding(payload, len(payload))]

@@ -13,6 +13,8 @@ class Limits:
     """Bytes that a peer may send on a stream before it is granted more."""
     connection_window: int = 2**22
     """Bytes that it may send on all streams together before they are taken note of."""
+    max_frame_bytes: int = 2**20
+    """Of a DATA frame. No frame is waited for as a whole, and every one costs a turn of Python."""
     max_list_bytes: int = 2**14
     """Told to the peer as the largest field section; what is above is for the layer above."""
     max_decoded_bytes: int = 2**16

@@ -23,9 +23,11 @@ class Stream:
         "news",
         "owner",
         "pending",
+        "placed",
         "received",
         "request",
         "reset",
+        "sink",
         "trailers",
         "window",
     )
@@ -37,6 +39,10 @@ class Stream:
         self.trailers: FieldBlock | None = None
         self.received: list[Payload] = []
         """DATA since the layer above emptied it; views are good until the next `receive`."""
+        self.sink: memoryview | None = None
+        """Where the layer above wants the next DATA, as far as they fit."""
+        self.placed = 0
+        """Bytes put there since the layer above set this to 0; they come before `received`."""
         self.ended = False
         """Whether the peer has sent all."""
         self.reset: ErrorCode | None = None
