@@ -217,10 +217,10 @@ def test_a_long_run_does_not_keep_the_loop(loop: Loop, model: Model) -> None:
     assert loop.answered == [long, short]
 
 
-def test_a_call_of_more_rows_than_pay_runs_in_pieces_and_others_get_between(
+def test_a_call_of_many_rows_runs_in_pieces_and_others_get_between(
     loop: Loop, model: Model
 ) -> None:
-    most = model.batching.max_rows
+    most = model.piece_rows = 100
     big, small = linear(1, 2 * most + 1), linear(2)
     loop.infer(big)
     loop.infer(small)
@@ -228,6 +228,18 @@ def test_a_call_of_more_rows_than_pay_runs_in_pieces_and_others_get_between(
     assert answer(big) == answer(linear_alone(loop, 1)) * (2 * most + 1)
     assert answer(small) == answer(linear_alone(loop, 2))
     assert max(runs(model)) <= most + 1
+
+
+def test_a_call_of_more_rows_than_pay_together_runs_alone_and_whole(
+    loop: Loop, model: Model
+) -> None:
+    most = model.batching.max_rows
+    assert model.piece_rows > most + 1
+    calls = [linear(1, 2), linear(2, most + 1), linear(3, 2)]
+    loop.infer(*calls)
+    loop.until(lambda: len(loop.answered) == 3)
+    assert runs(model)[most + 1] == 1
+    assert answer(calls[1]) == answer(linear_alone(loop, 2)) * (most + 1)
 
 
 def test_one_callers_failing_rows_do_not_fail_the_others(tmp_path: Path) -> None:

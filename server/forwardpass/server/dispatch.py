@@ -85,11 +85,11 @@ class Dispatcher:
         rows = 0
         for portion in portions:
             size = portion.plan.rows
-            if size > most:
+            if size > model.piece_rows:
                 for single in portion.parts(1):
                     self._start_pieces(model, single)
                 continue
-            for part in portion.parts(most // size):
+            for part in portion.parts(max(1, most // size)):
                 more = size * len(part.calls)
                 if together and rows + more > most:
                     self._start_portions(model, together, rows)
@@ -123,7 +123,7 @@ class Dispatcher:
         self._start(model, jobs, rows, separate, done)
 
     def _start_pieces(self, model: Model, portion: Portion) -> None:
-        """Start a call of more rows than pay at once: piece after piece, in a thread."""
+        """Start a call of many rows: piece after piece, in a thread."""
         whole = portion.job()
         pieces = model.pieces(whole)
         rest = iter(pieces)

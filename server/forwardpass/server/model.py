@@ -22,6 +22,8 @@ from forwardpass.server.tuning import tune
 
 _SHORT_S = 0.001
 """A run that takes longer is worth a thread's turn, of some 50 us."""
+_PIECE_S = 0.003
+"""Of the pieces of a large call: others wait so long for their turn, and each costs some 30 us."""
 
 
 class Model:
@@ -52,6 +54,8 @@ class Model:
             self.batching = tune(self.session, graph)
             self.short_rows = self.batching.rows_within(_SHORT_S)
             """So many rows may run on a thread that has other things to do."""
+            self.piece_rows = max(self.batching.max_rows, self.batching.rows_within(_PIECE_S))
+            """A call of more rows runs in pieces of so many."""
             self.labels = _labels(self.session)
             """Labels of the outputs' columns, where the file names them."""
             columns = _input_columns(self.session)
@@ -102,7 +106,7 @@ class Model:
             if together and (rows + job.rows > limit or not job.kind.by_rows):
                 self.queue.run(together)
                 together, rows = [], 0
-            if job.rows > limit and job.kind.by_rows:
+            if job.rows > self.piece_rows and job.kind.by_rows:
                 self._run_in_pieces(job)
             else:
                 together.append(job)
@@ -119,12 +123,12 @@ class Model:
         put_together(job, pieces)
 
     def pieces(self, job: Job) -> list[Job]:
-        """Cut a job of more rows than pay: others get their turn between its pieces."""
-        limit = self.batching.max_rows
-        return [self._piece(job, start) for start in range(0, job.rows, limit)]
+        """Cut a job of many rows: others get their turn between its pieces."""
+        starts = range(0, job.rows, self.piece_rows)
+        return [self._piece(job, start) for start in starts]
 
     def _piece(self, job: Job, start: int) -> Job:
-        end = min(start + self.batching.max_rows, job.rows)
+        end = min(start + self.piece_rows, job.rows)
         tensors = [
             memoryview(tensor)[start * len(tensor) // job.rows : end * len(tensor) // job.rows]
             for tensor in job.tensors
