@@ -5,10 +5,6 @@ import os
 import signal
 from dataclasses import replace
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from forwardpass.cli.errors import CommandError
 from forwardpass.server.allocator import limit_heaps
 from forwardpass.server.app import Server, serve_until_signalled
@@ -44,14 +40,19 @@ def serve_models(config: Config) -> None:
         if not any(server.catalog.versions(name) for name in server.catalog):
             server.stop()
             raise CommandError(f"{config.models}: no model loaded; the log above says why")
-        Console().print(_served(server.catalog))
+        _show(server.catalog)
         place = address(replace(config, port=server.port))
         print(f"{READY}{place}", flush=True)  # noqa: T201 - read by programs
 
     serve_until_signalled(server, config, ready)
 
 
-def _served(catalog: Catalog) -> Table:
+def _show(catalog: Catalog) -> None:
+    # Imported here, where the models answer already: they shall not wait for how it looks.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("model", "versions", "inputs", "outputs", title="serving")
     for name in sorted(catalog):
         versions = catalog.versions(name)
@@ -67,4 +68,4 @@ def _served(catalog: Catalog) -> Table:
     for entry in catalog.index():
         if entry.reason:
             table.add_row(entry.name, str(entry.version), "[red]failed[/red]", Text(entry.reason))
-    return table
+    Console().print(table)

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NoReturn, Self
 
@@ -24,21 +24,15 @@ from forwardpass.server.observation import Observer
 from forwardpass.server.regions import Regions
 from forwardpass.server.repository import EmptyRepositoryError, scan
 from forwardpass.server.service import Service
-from forwardpass.server.transport.aio.server import AsyncioServer
-from forwardpass.server.transport.grpcio import GrpcioServer
 from forwardpass.server.trial import Trial
 
 if TYPE_CHECKING:
     from forwardpass.server.metrics_server import MetricsServer
     from forwardpass.server.tracing import Tracing
+    from forwardpass.server.transport.aio.server import AsyncioServer
+    from forwardpass.server.transport.grpcio import GrpcioServer
 
 logger = logging.getLogger(__name__)
-
-_Start = Callable[[Config, Service, Health, Access], AsyncioServer | GrpcioServer]
-_TRANSPORTS: Mapping[Transport, _Start] = {
-    Transport.GRPCIO: GrpcioServer,
-    Transport.ASYNCIO: AsyncioServer,
-}
 
 
 class TracingUnavailableError(Exception):
@@ -85,9 +79,7 @@ class Server:
             extensions=extensions,
             observers=self._observers(config),
         )
-        self._transport = _TRANSPORTS[config.transport](
-            config, service, self._health, Access(config.tokens)
-        )
+        self._transport = _transport(config, service, self._health)
         self.port = self._transport.port
         try:
             self._metrics = self._metrics_server(config, service)
@@ -158,6 +150,20 @@ class Server:
         # The end of the process does both, and without waiting for a trial.
         self._trial.close()
         self.lifecycle.join()
+
+
+def _transport(config: Config, service: Service, health: Health) -> "AsyncioServer | GrpcioServer":
+    access = Access(config.tokens)
+    # Imported here: a start shall not wait for grpcio, or asyncio, that nothing will use.
+    match config.transport:
+        case Transport.GRPCIO:
+            from forwardpass.server.transport.grpcio import GrpcioServer
+
+            return GrpcioServer(config, service, health, access)
+        case Transport.ASYNCIO:
+            from forwardpass.server.transport.aio.server import AsyncioServer
+
+            return AsyncioServer(config, service, health, access)
 
 
 def _tracing() -> "Tracing":
