@@ -18,8 +18,8 @@ from forwardpass.server.origin import REQUEST_ID
 from forwardpass.server.rpc import Rpc
 from forwardpass.server.service import SERVICE, Service
 from forwardpass.server.transport.abort import abort
-from forwardpass.server.transport.health import SERVICE as HEALTH_SERVICE
 from forwardpass.server.transport.health import HealthTransport
+from forwardpass.server.transport.health_messages import SERVICE as HEALTH_SERVICE
 from forwardpass.server.transport.listening import ListenError, address, claim, unix_path
 from forwardpass.server.transport.metadata import Arrivals
 from forwardpass.server.transport.reflection import reflection_handlers

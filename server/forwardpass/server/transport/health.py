@@ -16,10 +16,9 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from forwardpass.server.health import Health
+from forwardpass.server.transport.health_messages import SERVICE, response, unknown
 
 logger = logging.getLogger(__name__)
-
-SERVICE = "grpc.health.v1.Health"
 
 Send = Callable[[HealthCheckResponse | None], None]
 """Sends a state to one watcher; None ends the stream."""
@@ -72,10 +71,10 @@ class HealthTransport:
         name = request.service
         if name not in self._serving:
             context.abort(grpc.StatusCode.NOT_FOUND, unknown(name))
-        return self._response(name)
+        return response(self._serving.get(name))
 
     def _states(self) -> dict[str, HealthCheckResponse]:
-        return {name: self._response(name) for name in list(self._serving)}
+        return {name: response(self._serving.get(name)) for name in list(self._serving)}
 
     def _watch(
         self, request: HealthCheckRequest, context: grpc.ServicerContext, send: Send
@@ -106,22 +105,6 @@ class HealthTransport:
                 watchers = {only} if only is not None else set(self._watchers.get(name, ()))
             for send in watchers:
                 try:
-                    send(self._response(name))
+                    send(response(self._serving.get(name)))
                 except Exception:
                     logger.exception("a watcher of %r could not be told", name)
-
-    def _response(self, name: str) -> HealthCheckResponse:
-        return response(self._serving.get(name))
-
-
-def response(serving: bool | None) -> HealthCheckResponse:
-    """Write a state; None: of something that is not known."""
-    states = HealthCheckResponse
-    if serving is None:
-        return states(status=states.SERVICE_UNKNOWN)
-    return states(status=states.SERVING if serving else states.NOT_SERVING)
-
-
-def unknown(name: str) -> str:
-    """Return what whoever checks a name is told of which nothing is known."""
-    return f"nothing is known of {name[:100]!r}; '' is the server"

@@ -6,15 +6,17 @@ by field, and is what newer tools ask first, some of them only.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from forwardpass.proto import inference_pb2
+
+if TYPE_CHECKING:
+    import grpc
 
 _V1ALPHA, _V1 = "grpc.reflection.v1alpha", "grpc.reflection.v1"
 SERVICES = tuple(f"{package}.ServerReflection" for package in (_V1, _V1ALPHA))
@@ -23,11 +25,13 @@ _MAX_STREAMS = 8
 """That are answered at a time; tools hold one for as long as a command runs."""
 
 
-def reflection_handlers(services: tuple[str, ...]) -> list[grpc.GenericRpcHandler]:
+def reflection_handlers(services: tuple[str, ...]) -> list["grpc.GenericRpcHandler"]:
     """Return what a grpcio server needs to answer both names; services: what else it answers."""
+    import grpc
+
     servicer = reflection_servicer(services)
 
-    def handle(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    def handle(requests: Iterator[Any], context: "grpc.ServicerContext") -> Iterator[Any]:
         yield from servicer.ServerReflectionInfo(requests, context)
 
     # A stream holds a thread while it is open: none of those that answer calls.
@@ -47,6 +51,9 @@ def reflection_handlers(services: tuple[str, ...]) -> list[grpc.GenericRpcHandle
 
 def reflection_servicer(services: tuple[str, ...]) -> Any:
     """Return what answers the messages of both names; services: what else is answered."""
+    # It brings grpcio, which a server on the event loop needs for nothing else.
+    from grpc_reflection.v1alpha import reflection
+
     return reflection.ReflectionServicer((*services, *SERVICES), pool=_pool())
 
 

@@ -15,7 +15,7 @@ from forwardpass.server.transport.aio.calls import Wire
 from forwardpass.server.transport.aio.messages import BadMessageError
 from forwardpass.server.transport.aio.methods import Method, UnaryExchange
 from forwardpass.server.transport.aio.requests import Request
-from forwardpass.server.transport.health import SERVICE, response, unknown
+from forwardpass.server.transport.health_messages import SERVICE, response, unknown
 from forwardpass.server.transport.http2.stream import Payload, Stream
 from forwardpass.server.transport.status import Outcome
 

@@ -1,5 +1,7 @@
 """Server reflection on the event loop."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -18,7 +20,11 @@ _NO_CONTEXT: Any = None
 
 def reflection_methods(services: tuple[str, ...]) -> dict[bytes, Method]:
     """Return the method by its paths; services: what else the server answers."""
-    servicer = reflection_servicer(services)
+
+    @cache
+    def servicer() -> Any:
+        # Made for the first question: most servers are never asked one.
+        return reflection_servicer(services)
 
     def begin(wire: Wire, stream: Stream, request: Request) -> Exchange:
         return _Reflection(servicer, wire, stream, request)
@@ -29,7 +35,9 @@ def reflection_methods(services: tuple[str, ...]) -> dict[bytes, Method]:
 class _Reflection(Exchange):
     """A stream of questions, each answered at once."""
 
-    def __init__(self, servicer: Any, wire: Wire, stream: Stream, request: Request) -> None:
+    def __init__(
+        self, servicer: Callable[[], Any], wire: Wire, stream: Stream, request: Request
+    ) -> None:
         super().__init__(wire, stream, request)
         self.awaited = False
         self._servicer = servicer
@@ -39,7 +47,7 @@ class _Reflection(Exchange):
             question = ServerReflectionRequest.FromString(bytes(message))
         except (DecodeError, UnicodeDecodeError) as error:
             raise BadMessageError("the message is no ServerReflectionRequest") from error
-        for answer in self._servicer.ServerReflectionInfo(iter([question]), _NO_CONTEXT):
+        for answer in self._servicer().ServerReflectionInfo(iter([question]), _NO_CONTEXT):
             self.send(answer.SerializeToString())
 
     def on_end(self) -> None:

@@ -25,7 +25,7 @@ from forwardpass.server.transport.aio.reflection import reflection_methods
 from forwardpass.server.transport.aio.streams import OpenStreams
 from forwardpass.server.transport.aio.tls import Tls
 from forwardpass.server.transport.aio.turn import Turn
-from forwardpass.server.transport.health import SERVICE as HEALTH_SERVICE
+from forwardpass.server.transport.health_messages import SERVICE as HEALTH_SERVICE
 from forwardpass.server.transport.http2.limits import Limits
 from forwardpass.server.transport.listening import BACKLOG, ListenError, address, listen, unix_path
 from forwardpass.server.transport.threads import CallThreads
