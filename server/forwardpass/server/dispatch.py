@@ -5,7 +5,7 @@ own, so that a big batch does not keep small calls from being read and answered.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from time import perf_counter_ns
@@ -126,50 +126,45 @@ class Dispatcher:
         """Start a call of many rows: piece after piece, in a thread."""
         whole = portion.job()
         pieces = model.pieces(whole)
-        rest = iter(pieces)
+        self._go_on(_Large(model, portion, whole, pieces, iter(pieces)))
 
-        def finish() -> None:
-            put_together(whole, pieces)
-            self._inference.finish(portion, whole)
-            self._answered(portion.calls)
+    def _go_on(self, large: "_Large", last: Job | None = None) -> None:
+        """Start the first piece, or the one behind a piece that waited."""
+        piece = large.behind(last)
+        entered = piece is not None and self._enter(large, piece)
+        if entered:
+            self._threads.submit(self._run_pieces, large, piece)
+        elif piece is None or entered is None:
+            self._finish_large(large)
 
-        def enter(piece: Job) -> bool | None:
-            """Return whether there is a runner, False where the piece waits, None for no room."""
-            free = model.queue.enter(lambda: [self._let_wait(model, piece, _LONG, go_on)])
-            # Another error is that of a piece which waits and was given up just now.
-            if isinstance(piece.error, QueueFullError):
-                del self._waiting[piece]
-                return None
-            return free
+    def _enter(self, large: "_Large", piece: Job) -> bool | None:
+        """Return whether there is a runner, False where the piece waits, None for no room."""
+        model = large.model
+        free = model.queue.enter(
+            lambda: [self._let_wait(model, piece, _LONG, partial(self._go_on, large))]
+        )
+        # Another error is that of a piece which waits and was given up just now.
+        if isinstance(piece.error, QueueFullError):
+            del self._waiting[piece]
+            return None
+        return free
 
-        def run(piece: Job | None) -> None:
-            """Run pieces in a thread, for as long as others let their turn to them."""
-            while piece is not None:
-                model.queue.lead([piece])
-                piece = next(rest, None) if piece.error is None else None
-                entered = piece is None or enter(piece)
-                if entered is False:
-                    return
-                if entered is None:
-                    break
-            self._post(finish)
+    def _run_pieces(self, large: "_Large", piece: Job | None) -> None:
+        """Run pieces, in a thread, for as long as others let their turn to them."""
+        while piece is not None:
+            large.model.queue.lead([piece])
+            piece = large.behind(piece)
+            entered = piece is None or self._enter(large, piece)
+            if entered is False:
+                return
+            if entered is None:
+                break
+        self._post(partial(self._finish_large, large))
 
-        def start(piece: Job) -> None:
-            entered = enter(piece)
-            if entered:
-                self._threads.submit(run, piece)
-            elif entered is None:
-                finish()
-
-        def go_on(last: Job) -> None:
-            """Continue behind a piece that waited."""
-            piece = next(rest, None) if last.error is None else None
-            if piece is None:
-                finish()
-            else:
-                start(piece)
-
-        start(next(rest))
+    def _finish_large(self, large: "_Large") -> None:
+        put_together(large.whole, large.pieces)
+        self._inference.finish(large.portion, large.whole)
+        self._answered(large.portion.calls)
 
     def _start(
         self,
@@ -250,6 +245,8 @@ class Dispatcher:
     def _end(self, job: Job) -> None:
         """Tell that a job which waited has its answers or its error."""
         waiting = self._waiting.pop(job)
+        # In a cycle with it the job's rows would wait for the garbage collector.
+        job.wake = None
         job.waited_ns = perf_counter_ns() - waiting.since_ns - job.ran_ns
         waiting.done(job)
 
@@ -262,3 +259,18 @@ class _Waiting(NamedTuple):
     """_LONG if the job belongs in a thread anyway."""
     since_ns: int
     done: Callable[[Job], None]
+
+
+class _Large(NamedTuple):
+    """A call that is run in pieces."""
+
+    model: Model
+    portion: Portion
+    whole: Job
+    pieces: Sequence[Job]
+    rest: Iterator[Job]
+    """Those that were not started yet."""
+
+    def behind(self, last: Job | None) -> Job | None:
+        """Return the piece to run next; None at the end, or behind one that failed."""
+        return next(self.rest, None) if last is None or last.error is None else None
