@@ -127,7 +127,7 @@ class Exchange:
         if self.deadline is not None and now >= self.deadline:
             self.fail(Outcome(_DEADLINE_EXCEEDED, "the deadline passed"))
         elif self.awaited or self._reader.partial:
-            came = self._reader.received - self._awaited_from
+            came = self._reader.received + self.stream.placed - self._awaited_from
             if now - self._awaited_since > BODY_S + came / _LEAST_BYTES_PER_S:
                 self.fail(Outcome(_DEADLINE_EXCEEDED, "the request comes too slowly"))
 

@@ -100,7 +100,10 @@ class Connection(Upkeep):
         return None if sink is None else sink[: cut.missing]
 
     def receive_placed(self, size: int) -> list[Stream]:
-        """Take note of bytes that were read to the start of `room`; return as `receive` does."""
+        """Take note of bytes that were read to the start of `room`; return as `receive` does.
+
+        Bytes in the middle of a frame are no news: they are only counted, in `Stream.placed`.
+        """
         return self._take(self._read_placed, size)
 
     def _take(self, read: Callable[[_Read], None], what: _Read) -> list[Stream]:
@@ -337,6 +340,8 @@ class Connection(Upkeep):
         cut.missing -= size
         stream.credit -= size
         _fill(stream, size)
+        if cut.missing and stream.sink is not None and stream.expected is None:
+            return
         try:
             self._delivered(stream, 0 if cut.missing else cut.flags, size)
         except StreamFailedError as error:
