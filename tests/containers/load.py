@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,10 +48,12 @@ class Load:
 
     answered: int = 0
     failed: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, failure: str | None) -> None:
+    def note(self, failure: str | None, took_s: float) -> None:
         with self._lock:
+            self.slowest_s = max(self.slowest_s, took_s)
             if failure is None:
                 self.answered += 1
             else:
@@ -69,6 +72,7 @@ def load(
     port: int,
     *,
     retrying: bool,
+    deadline_s: float = DEADLINE_S,
     ca_file: Path | None = None,
     metadata: Sequence[tuple[str, str]] = (),
 ) -> Iterator[Load]:
@@ -82,10 +86,12 @@ def load(
     def call(index: int, infer: Callable[..., Any]) -> None:
         request = infer_request(MODEL, {"x": rows[index : index + 1]})
         while not stop.is_set():
+            began = time.monotonic()
             try:
-                answer = arrays(infer(request, timeout=DEADLINE_S, metadata=metadata))
+                answer = arrays(infer(request, timeout=deadline_s, metadata=metadata))
             except grpc.RpcError as error:
-                done.note(f"{error.code().name}: {error.details()}"[:300])
+                told = f"{error.code().name}: {error.details()}"[:300]
+                done.note(told, time.monotonic() - began)
                 # A server that is gone answers at once: no storm.
                 stop.wait(0.05)
                 continue
@@ -93,7 +99,7 @@ def load(
                 np.allclose(answer[name], value, atol=1e-5)
                 for name, value in expected[index].items()
             )
-            done.note(None if right else f"wrong answer {answer}")
+            done.note(None if right else f"wrong answer {answer}", time.monotonic() - began)
 
     options = [("grpc.service_config", RETRYING if retrying else PLAIN)]
     target = f"localhost:{port}"

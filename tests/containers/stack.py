@@ -99,6 +99,15 @@ class Stack:
         """End a server as a crash would: behind Docker's back."""
         os.kill(int(self.machine.docker("inspect", "-f", "{{.State.Pid}}", container)), 9)
 
+    @contextmanager
+    def paused(self, container: str) -> Iterator[None]:
+        """Stop a server's processes for a while: its kernel still takes connections and bytes."""
+        self.machine.docker("pause", container)
+        try:
+            yield
+        finally:
+            self.machine.docker("unpause", container)
+
     def publish(self, program: str) -> None:
         """Run a program where the volume of the models can be written."""
         self.machine.python(program, "-v", f"{self.project}_models:/models")

@@ -26,6 +26,18 @@ network = Network.define(
 publish(network, "/models", version={version})
 """
 
+SCRAPE = """
+from urllib.request import urlopen
+print(urlopen("http://127.0.0.1:9464/metrics").read().decode())
+"""
+
+
+def answered_by(up: Stack, container: str) -> int:
+    """How many calls of the load a server has answered, asked in its own container."""
+    said = up.machine.docker("exec", container, "python", "-c", SCRAPE)
+    ok = re.search(rf'forwardpass_calls_total{{code="OK",model="{MODEL}",.*?}} (\S+)', said)
+    return 0 if ok is None else int(float(ok[1]))
+
 
 def test_every_replica_gets_its_share_of_the_calls_of_one_connection(up: Stack) -> None:
     query = f'sum by (instance) (forwardpass_calls_total{{model="{MODEL}", code="OK"}})'
@@ -63,6 +75,32 @@ def test_a_replica_that_crashes_under_load_costs_no_call_and_comes_back(
         until(lambda: calls.answered >= after + 500, within_s=120)
     calls.assert_none_failed(at_least=2000)
     figures.append(f"one of three replicas killed: 0 of {calls.answered} calls failed")
+
+
+def test_a_replica_that_is_paused_under_load_costs_no_call_and_is_called_again_afterwards(
+    up: Stack, figures: list[str]
+) -> None:
+    victim = up.servers()[0]
+
+    def balanced() -> list[str]:
+        """How many servers Envoy gives calls to, if Prometheus has asked it already."""
+        found = up.prometheus.query('envoy_cluster_membership_healthy{envoy_cluster_name="server"}')
+        return [each["value"][1] for each in found]
+
+    with load(up.port, retrying=True, deadline_s=10) as calls:
+        until(lambda: calls.answered >= 500 and balanced() == ["3"], within_s=120)
+        with up.paused(victim):
+            until(lambda: balanced() == ["2"], within_s=60)
+            after = calls.answered
+            until(lambda: calls.answered >= after + 1000, within_s=120)
+        until(lambda: balanced() == ["3"], within_s=60)
+        before = answered_by(up, victim)
+        until(lambda: answered_by(up, victim) >= before + 100, within_s=120)
+    calls.assert_none_failed(at_least=1600)
+    figures.append(
+        f"one of three replicas paused: 0 of {calls.answered} calls failed, "
+        f"the slowest took {calls.slowest_s:.1f} s"
+    )
 
 
 def test_a_rolling_replace_under_load_costs_no_call(up: Stack, figures: list[str]) -> None:
