@@ -63,6 +63,36 @@ def test_of_a_large_batch_a_part_spread_over_all_of_it_is_looked_at() -> None:
     assert values.outside / values.seen == pytest.approx(0.25, abs=0.01)
 
 
+def test_of_large_batches_that_come_in_turns_each_kind_gets_its_share_of_looks() -> None:
+    inside = np.zeros((1024, 2), np.float32)
+
+    values = looked_at([inside, inside + 9] * 1000)
+
+    # On average 4 of the 8 KiB of each.
+    assert values.seen / (2000 * inside.size) == pytest.approx(0.5, abs=0.1)
+    assert values.outside / values.seen == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_row_that_is_larger_than_what_is_kept_is_looked_at_whole() -> None:
+    row = np.full((1, 20_000), 2.0, np.float32)
+    columns = ColumnNames(low=(0.0,) * 20_000, high=(1.0,) * 20_000)
+
+    assert looked_at([row], columns) == Values(seen=20_000, outside=20_000)
+
+
+def test_columns_keep_their_own_range_however_many_rows_are_looked_at() -> None:
+    columns = ColumnNames(low=(0.0, 10.0, 20.0), high=(1.0, 11.0, 21.0))
+    row = np.array([0.5, 10.5, 20.5], np.float32)
+    batches = [np.tile(row, (rows, 1)) for rows in (1, 7, 64, 2)]
+    drift = Drift([spec(width=3)], {"x": columns})
+
+    for batch in (*batches, *(batch + np.float32(1) for batch in batches)):
+        drift.look({"x": batch})
+        drift.read()
+
+    assert drift.read()["x"] == Values(seen=2 * 74 * 3, outside=74 * 3)
+
+
 def test_without_a_range_nan_is_looked_for_all_the_same() -> None:
     batch = np.array([[np.nan, 1e30]], np.float32)
 

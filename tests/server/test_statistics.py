@@ -5,6 +5,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,22 @@ def test_every_phase_of_a_call_is_counted_below_its_bound(calls: list[tuple[int,
         for ns in times:
             expected[bisect_left(BOUNDS_NS, ns)] += 1
         assert counts == expected
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), *[st.integers(0, 10**8)] * 4), max_size=200))
+def test_calls_that_were_answered_together_count_as_one_by_one(
+    portions: list[tuple[int, ...]],
+) -> None:
+    together, single = Statistics(), Statistics()
+    for count, *parts in portions:
+        sums = [part * count for part in parts]
+        together.answered(3 * count, *sums, time.perf_counter_ns(), calls=count)
+        for _ in range(count):
+            single.answered(3, *parts, time.perf_counter_ns())
+
+    assert together.phases() == single.phases()
+    expected, _ = single.read()
+    assert replace(together.read()[0], last_ms=expected.last_ms) == expected
 
 
 def test_failures_are_counted_apart() -> None:

@@ -20,10 +20,12 @@ class Histograms:
         self._first = np.arange(count) * _CELLS
         self._counts = np.zeros(count * _CELLS, np.int64)
 
-    def add(self, ns: NDArray[Any]) -> None:
-        """Count times: (times, histograms), in nanoseconds."""
+    def add(self, ns: NDArray[Any], often: NDArray[Any]) -> None:
+        """Count times, in nanoseconds: (times, histograms), each as often as said: (times,)."""
         cells = self._bounds.searchsorted(ns) + self._first
-        self._counts += np.bincount(cells.ravel(), minlength=self._counts.size)
+        # As float64, which is exact up to 2**53.
+        added = np.bincount(cells.ravel(), often.repeat(ns.shape[1]), self._counts.size)
+        self._counts += added.astype(np.int64)
 
     def counts(self) -> list[list[int]]:
         """Return for each histogram the counts up to each bound, and that of what is above all."""

@@ -7,6 +7,7 @@ which needs none, and summed up under a lock every hundred calls, or when someon
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from threading import Lock
 from time import perf_counter_ns, time_ns
 from typing import TypeVar
@@ -131,12 +132,12 @@ class Statistics:
         with self._lock:
             new = _take(self._new_calls)
             if new:
-                table = np.array(new, np.int64)
+                flat = np.fromiter(chain.from_iterable(new), np.int64, len(new) * len(new[0]))
+                table = flat.reshape(len(new), -1)
                 count, parts = table[:, 0], table[:, 2:6]
                 # Calls that were answered together took the same time, as far as is known.
                 each = parts // count[:, np.newaxis]
-                each = np.repeat(np.column_stack((each, each.sum(axis=1))), count, axis=0)
-                self._phases.add(each)
+                self._phases.add(np.column_stack((each, each.sum(axis=1))), count)
                 answered, rows, *sums = table[:, :6].sum(axis=0).tolist()
                 input_ns, queue_ns, infer_ns, output_ns = sums
                 calls = self._calls
