@@ -1,13 +1,14 @@
 """What metrics cost a call: one server with them and one without, side by side in one run.
 
-Usage: python -m benchmarks.metrics [--turns 20] [--calls 2000]
+Usage: python -m benchmarks.metrics [--turns 20] [--calls 2000] [--transport grpcio asyncio]
 
 Both servers have tuned their models alike, or they would not do the same work: one that has not
 is started anew. The server with metrics is scraped every second meanwhile, as Prometheus would
 every 15 seconds. CPU is the server process' own, in user and kernel mode. The two take turns, each
 first in every second pair; the ratio of the least figures is that of turns which nothing else
 disturbed. What the counting itself takes is measured apart, in this process, where it is all that
-runs: on a machine that others use, that is the figure to trust.
+runs, with as many calls together as the server with metrics had in a run: on a machine that others
+use, that is the figure to trust.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from threading import Event, Thread
 
 import grpc
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.load import Caller
 from benchmarks.networks import NETWORKS
@@ -34,6 +36,17 @@ from forwardpass.server.statistics import Statistics
 
 CASES = (("small", 1), ("small", 64), ("large", 64))
 """Network, rows a call."""
+CALLERS = {"grpcio": (8, 4), "asyncio": (8, 32)}
+"""For each transport: connections, and streams of each."""
+CALLS = {
+    ("grpcio", "small", 1): 1.0,
+    ("grpcio", "small", 64): 1.0,
+    ("grpcio", "large", 64): 0.3,
+    ("asyncio", "small", 1): 60.0,
+    ("asyncio", "small", 64): 20.0,
+    ("asyncio", "large", 64): 0.3,
+}
+"""Of the calls asked for: CPU is told in steps of 10 ms, so cheap calls have to be many."""
 METRICS_PORT = 19_464
 LOW, HIGH = -3.0, 3.0
 
@@ -43,12 +56,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--transport", nargs="+", choices=CALLERS, default=list(CALLERS))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "models"
         for network in NETWORKS.values():
             publish(_with_range(network), models)
-        serve = ("-m", "forwardpass.cli", "serve", models, "--port", "0", "--drain-s", "0")
+        for transport in options.transport:
+            _measure(transport, models, options.turns, options.calls, Path(folder))
+
+
+def _measure(transport: str, models: Path, turns: int, calls: int, folder: Path) -> None:
+    """Measure over one transport, and print."""
+    serve = ("-m", "forwardpass.cli", "serve", models, "--port", "0", "--drain-s", "0")
+    serve = (*serve, "--transport", transport)
+    with ExitStack() as stack:
         without = stack.enter_context(ServerProcess(*serve))
         watched = (*serve, "--metrics-port", str(METRICS_PORT))
         servers = {"without": without, "with": _tuned_alike(without, watched, stack)}
@@ -58,26 +80,33 @@ def main() -> None:
         for network, rows in CASES:
             size = NETWORKS[network].input.size
             x = np.random.default_rng(0).standard_normal((rows, size)).astype(np.float32)
-            calls = options.calls // (1 if network == "small" else 3)
+            count = int(calls * CALLS[transport, network, rows])
             cpu_us: dict[str, list[float]] = {name: [] for name in servers}
-            for turn in range(-1, options.turns):
+            before = _answered_and_ran(network)
+            for turn in range(-1, turns):
                 for name in sorted(servers, reverse=turn % 2 == 0):
-                    used = _cpu_us(servers[name], network, x, calls, Path(folder))
+                    caller = Caller(servers[name].target, network, x, folder)
+                    used = _cpu_us(servers[name], caller, count, *CALLERS[transport])
                     if turn >= 0:  # the first turn warms up
                         cpu_us[name].append(used)
-            _print(network, rows, cpu_us, _counting_us(x))
+            answered, ran = np.subtract(_answered_and_ran(network), before)
+            together = max(1, round(answered / ran))
+            counting_us = _counting_us(x, together, one_by_one=transport == "grpcio")
+            print(f"{transport}, {network}, {rows} rows, {together} calls a run:", end=" ")
+            _print(cpu_us, counting_us)
         end.set()
         scraper.join()
 
 
-def _print(network: str, rows: int, cpu_us: dict[str, list[float]], counting_us: float) -> None:
+def _print(cpu_us: dict[str, list[float]], counting_us: float) -> None:
     least = {name: min(seen) for name, seen in cpu_us.items()}
     pairs = zip(cpu_us["with"], cpu_us["without"], strict=True)
     print(
-        f"{network}, {rows} rows: {least['without']:.0f} us a call without metrics, "
-        f"{least['with']:.0f} us with: ratio {least['with'] / least['without']:.3f}, "
+        f"{least['without']:.1f} us a call without metrics, {least['with']:.1f} us with: "
+        f"ratio {least['with'] / least['without']:.3f}, "
         f"median ratio of the turns {median(one / other for one, other in pairs):.3f}; "
-        f"counting alone {counting_us:.2f} us, {counting_us / least['without']:.2%}"
+        f"counting alone {counting_us:.2f} us, {counting_us / least['without']:.2%}",
+        flush=True,
     )
 
 
@@ -113,35 +142,65 @@ def _with_range(network: Network) -> Network:
     return Network(source, network.layers, network.outputs, network.name)
 
 
-def _cpu_us(server: ServerProcess, model: str, x: np.ndarray, calls: int, folder: Path) -> float:
-    caller = Caller(server.target, model, x, folder)
+def _cpu_us(server: ServerProcess, caller: Caller, calls: int, *callers: int) -> float:
+    connections, streams = callers
     before = server.cpu_s()
-    caller.run(calls, connections=8, streams=4)
+    caller.run(calls, connections=connections, streams=streams)
     return (server.cpu_s() - before) / calls * 1e6
 
 
-def _counting_us(x: np.ndarray) -> float:
-    """Count and look at calls of these rows, each with a run of its own, as the server does."""
+def _counting_us(x: np.ndarray, together: int, *, one_by_one: bool) -> float:
+    """Count and look at calls of these rows, so many in each run, as the server does.
+
+    one_by_one: Whether each call has an answer of its own, as it has where threads wait for it.
+    """
     size = x.shape[1]
     columns = {"x": ColumnNames(low=(LOW,) * size, high=(HIGH,) * size)}
     spec = TensorSpec(name="x", datatype="FP32", shape=(-1, size), symbols=("batch", None))
     statistics, drift = Statistics(), Drift([spec], columns)
-    calls = 20_000 if x.size < 1000 else 2_000
+    batch = np.concatenate([x] * together)
+    portions = [1] * together if one_by_one else [together]
+    runs = max(200, 20_000 // together)
     times = []
     for _ in range(5):
         started = time.process_time()
-        for _ in range(calls):
-            drift.look({"x": x})
-            statistics.ran(len(x), 1000, 10_000, 1000)
-            statistics.answered(len(x), 5000, 1000, 10_000, 5000, 123_456_789_012)
-        times.append((time.process_time() - started) / calls * 1e6)
+        for _ in range(runs):
+            drift.look({"x": batch})
+            statistics.ran(len(batch), 1000, 10_000, 1000)
+            for calls in portions:
+                statistics.answered(
+                    calls * len(x),
+                    calls * 5000,
+                    calls * 1000,
+                    calls * 10_000,
+                    calls * 5000,
+                    123_456_789_012,
+                    calls=calls,
+                )
+        times.append((time.process_time() - started) / (runs * together) * 1e6)
     return min(times)
+
+
+def _answered_and_ran(model: str) -> tuple[float, float]:
+    """Return how many calls of a model the server with metrics answered, and in how many runs."""
+    samples = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(_metrics())
+        for sample in family.samples
+        if sample.labels.get("model") == model and sample.labels.get("code", "OK") == "OK"
+    }
+    return samples["forwardpass_calls_total"], samples["forwardpass_batch_rows_count"]
 
 
 def _scrape(end: Event) -> None:
     while not end.wait(1.0):
-        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=30) as page:
-            page.read()
+        _metrics()
+
+
+def _metrics() -> str:
+    url = f"http://127.0.0.1:{METRICS_PORT}/metrics"
+    with urllib.request.urlopen(url, timeout=30) as page:
+        return str(page.read().decode())
 
 
 if __name__ == "__main__":
