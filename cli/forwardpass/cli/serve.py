@@ -1,5 +1,6 @@
 """`forwardpass serve`."""
 
+import gc
 import logging
 import os
 import signal
@@ -43,6 +44,9 @@ def serve_models(config: Config) -> None:
         _show(server.catalog)
         place = address(replace(config, port=server.port))
         print(f"{READY}{place}", flush=True)  # noqa: T201 - read by programs
+        # What is here now stays: looking through it for garbage holds all calls up.
+        gc.collect()
+        gc.freeze()
 
     serve_until_signalled(server, config, ready)
 
