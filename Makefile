@@ -17,7 +17,7 @@ docs-clients:
 	PYTHONPATH=tests python -m conformance.support_table
 
 test:
-	python -m pytest
+	python -m pytest -n 2
 
 check: test
 	ruff check .

@@ -2,8 +2,9 @@
 
 Usage: python -m benchmarks.cost_of_a_call [--repeats 3] [--json FILE]
 
-The servers share core 0 one after the other in turns, h2load has core 1. Figures are medians;
-CPU is what the server's process used, in user and kernel mode, per call.
+The servers share core 0 one after the other in turns, h2load has core 1. Ours count for metrics,
+and every call brings a request id, which goes back. Figures are medians; CPU is what the server's
+process used, in user and kernel mode, per call.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from benchmarks.server_process import ServerProcess
 CASES = (
     # network, rows a call, callers (connections x streams), calls
     ("small", 1, (1, 1), 6_000),
+    ("small", 1, (8, 1), 12_000),
     ("small", 1, (8, 4), 16_000),
     ("small", 1, (8, 32), 24_000),
     ("small", 1, (500, 1), 24_000),
@@ -65,7 +67,7 @@ def main() -> None:
             measured = _repeat(figures, options.repeats)
             measured["bare"] = _bare(files[network], network, rows)
             results.append(
-                {"network": network, "rows": rows, "callers": callers[0] * callers[1]} | measured
+                {"network": network, "rows": rows, "callers": "{} x {}".format(*callers)} | measured
             )
     Console(width=110).print(_table(results))
     if options.json is not None:
@@ -73,7 +75,7 @@ def main() -> None:
 
 
 def _ours(file: Path, transport: str) -> list[str | Path]:
-    options = ("--port", "0", "--drain-s", "0", "--transport", transport)
+    options = ("--port", "0", "--drain-s", "0", "--transport", transport, "--metrics-port", "0")
     return ["-m", "forwardpass.cli", "serve", file.parents[2], *options]
 
 
@@ -87,7 +89,7 @@ def _measure(
 ) -> Callable[[], tuple[float, float]]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, NETWORKS[network].input.size)).astype(np.float32)
-    caller = Caller(server.target, network, x, folder)
+    caller = Caller(server.target, network, x, folder, ["x-request-id: benchmark-1"])
     connections, streams = callers
     caller.run(max(20, calls // 10), connections=connections, streams=streams)
 
@@ -153,7 +155,7 @@ def _table(results: list[dict]) -> Table:
         table.add_row(
             "-".join(map(str, NETWORKS[result["network"]].sizes)),
             str(result["rows"]),
-            str(result["callers"]),
+            result["callers"],
             *(f"{cpu[name]:.0f}" for name in cpu),
             f"{result['asyncio']['calls_per_s'] / result['grpcio']['calls_per_s']:.1f}",
             f"{result['asyncio']['calls_per_s'] / result['bare']['calls_per_s']:.2f}",

@@ -4,7 +4,7 @@ import re
 import struct
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from forwardpass.proto import inference_pb2 as pb
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+_FIELDS = ("content-type: application/grpc", "te: trailers")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,15 @@ class Load:
 class ClosedLoop:
     """Sends one request again and again, from callers that wait for their answers."""
 
-    def __init__(self, address: tuple[str, int], message: bytes, folder: Path) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        message: bytes,
+        folder: Path,
+        fields: Sequence[str] = _FIELDS,
+    ) -> None:
         """Prepare a request; its bytes go to a file in folder, for h2load."""
+        self._fields = fields
         self._url = f"http://{address[0]}:{address[1]}{METHOD}"
         self._body, self._log = folder / "body", folder / "calls.tsv"
         self._body.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
@@ -70,7 +78,7 @@ class ClosedLoop:
         self._log.unlink(missing_ok=True)
         command = ["taskset", "--cpu-list", str(core), "h2load", "-n", str(calls)]
         command += ["-c", str(connections), "-m", str(streams), "-d", str(self._body)]
-        command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        command += [part for field in self._fields for part in ("-H", field)]
         # Windows wide enough that they are not what is measured.
         command += ["-w", "26", "-W", "26", f"--log-file={self._log}", self._url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -85,14 +93,17 @@ class ClosedLoop:
 class Caller:
     """Calls a model with rows x, and checks that every call had its whole answer."""
 
-    def __init__(self, target: str, model: str, x: np.ndarray, folder: Path) -> None:
+    def __init__(
+        self, target: str, model: str, x: np.ndarray, folder: Path, fields: Sequence[str] = ()
+    ) -> None:
+        """Prepare; fields are sent beside those of every call."""
         request = pb.ModelInferRequest(model_name=model)
         request.inputs.add(name="x", datatype="FP32", shape=x.shape)
         request.raw_input_contents.append(x.astype("<f4").tobytes())
         self._message = request.SerializeToString()
         self._target = target
         host, _, port = target.rpartition(":")
-        self._loop = ClosedLoop((host, int(port)), self._message, folder)
+        self._loop = ClosedLoop((host, int(port)), self._message, folder, (*_FIELDS, *fields))
 
     def answer(self) -> bytes:
         """Call once, from grpcio, and return the reply's message."""

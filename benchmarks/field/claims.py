@@ -43,7 +43,8 @@ class Verdict:
         return "pass" if self.claim.holds(self.figure) else "fail"
 
 
-def _tail(results: Results, server: str) -> Figure | None:
+def tail(results: Results, server: str) -> Figure | None:
+    """Return p99 over p50 of a server at half of its own maximum."""
     p50, p99 = (results.values(server, _HALF, metric) for metric in ("p50_us", "p99_us"))
     return Figure.of({turn: p99[turn] / p50[turn] for turn in p50})
 
@@ -72,7 +73,7 @@ CLAIMS = (
         True,
         lambda results, server: results.ratio(server, NAIVE, _LARGE, "calls_per_s"),
     ),
-    Claim("p99 over p50 at half load: 30-64-32-2, 1 row", 3.0, False, _tail),
+    Claim("p99 over p50 at half load: 30-64-32-2, 1 row", 3.0, False, tail),
     Claim(
         "process start to first answer, one model, seconds",
         1.5,

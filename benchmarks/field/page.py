@@ -5,8 +5,9 @@ from pathlib import Path
 from textwrap import fill
 
 from benchmarks.documents import table
-from benchmarks.field.claims import verdicts
+from benchmarks.field.claims import tail, verdicts
 from benchmarks.field.grid import CLOSED, Case
+from benchmarks.field.peers import ECHO
 from benchmarks.field.plots import PLOTS
 from benchmarks.field.results import Figure, Results
 from benchmarks.networks import NETWORKS
@@ -41,7 +42,7 @@ def page(results: Results, json: Path, images: str) -> str:
     open_ = [case for case in cases if case.load != CLOSED]
     sections = [
         introduction + _pictures(images),
-        "## What has to hold\n\n" + claims_table(results),
+        "## What has to hold\n\n" + claims_table(results) + _limit(results),
         "## Calls per second, closed loop\n\n"
         + _case_table(results, servers, closed, "calls_per_s"),
         "## CPU microseconds a call, closed loop\n\n"
@@ -71,6 +72,14 @@ def claims_table(results: Results) -> str:
         for verdict in verdicts(results)
     ]
     return table(("server", "ratio or time", "bound", "measured", ""), rows)
+
+
+def _limit(results: Results) -> str:
+    """Say how even the latencies are of a server that does nothing, on this machine."""
+    figure = tail(results, ECHO)
+    if figure is None:
+        return ""
+    return f"\n\nThe echo server's own p99 over p50 at half load: {_range(figure)}."
 
 
 def _pictures(images: str) -> str:

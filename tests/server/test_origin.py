@@ -1,7 +1,10 @@
 """Where a call comes from: what of its metadata is taken."""
 
 import pytest
+from support.rpc import Stub
+from support.served import GOOD
 
+from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.origin import NOWHERE, Origin, origin_of
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -48,3 +51,15 @@ def test_what_could_spoil_a_log_is_no_id(sent: str | bytes) -> None:
 
     assert origin_of(metadata, nobody, observed=False) is NOWHERE
     assert origin_of(metadata, str, observed=True).request_id not in ("", sent)
+
+
+def test_each_call_gets_its_own_id_back_whatever_came_before_on_its_connection(
+    stub: Stub,
+) -> None:
+    call = stub.method("ModelInfer", pb.ModelInferResponse)
+    for sent in ("a", "b", None, "a", "two words", "b"):
+        metadata = [] if sent is None else [("x-request-id", sent)]
+        reply, ended = call.with_call(GOOD["linear"].request(), metadata=metadata, timeout=20)
+        assert reply.model_name == "linear"
+        returned = [value for key, value in ended.trailing_metadata() if key == "x-request-id"]
+        assert returned == ([sent] if sent in ("a", "b") else [])

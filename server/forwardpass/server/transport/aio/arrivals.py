@@ -57,13 +57,20 @@ class Arrivals:
 
     def origin(self, request: Request, peer: Peer) -> Origin:
         """Return where a call comes from."""
-        if not request.tells and not self._service.observed:
+        observed = self._service.observed
+        if not observed and not request.tells:
             return NOWHERE
+        if request.origin is not None:
+            return request.origin
         metadata = [
             (key.decode("latin-1"), value.decode("latin-1"))
             for key, value in request.fields.items()
         ]
-        return origin_of(metadata, lambda: str(peer), observed=self._service.observed)
+        origin = origin_of(metadata, lambda: str(peer), observed=observed)
+        if not observed:
+            # Who observes wants each call to have an id of its own.
+            request.origin = origin
+        return origin
 
     def refused(self, error: ServingError, origin: Origin) -> None:
         """Take note of a ModelInfer call that is refused."""

@@ -27,6 +27,7 @@ from forwardpass.server.transport.aio.messages import (
 from forwardpass.server.transport.aio.requests import Request
 from forwardpass.server.transport.http2.connection import Connection
 from forwardpass.server.transport.http2.errors import ErrorCode
+from forwardpass.server.transport.http2.sending import AnswerForm
 from forwardpass.server.transport.http2.stream import Payload, Stream
 from forwardpass.server.transport.status import Outcome
 
@@ -278,13 +279,8 @@ class InferCall(Call):
             return
         message = answer.message
         packed = self.request.encoding == GZIP and self.request.accepts_gzip
-        if (
-            len(message) <= _COPIED_BYTES
-            and not packed
-            and answer.timing is None
-            and not self.origin.request_id
-        ):
-            connection.answer(stream, FORM, pack_prefix(0, len(message)) + message)
+        if len(message) <= _COPIED_BYTES and not packed and answer.timing is None:
+            connection.answer(stream, self._form(), pack_prefix(0, len(message)) + message)
             return
         wire.reply_bytes = max(wire.reply_bytes, len(message))
         _send(connection, stream, message, head=True, packed=packed)
@@ -292,6 +288,16 @@ class InferCall(Call):
         if answer.timing is not None:
             metadata[timing.TRAILER] = timing.dump_parts(answer.timing)
         connection.send_trailers(stream, ok_with(metadata))
+
+    def _form(self) -> AnswerForm:
+        """Return what goes around an answer in one piece."""
+        request, origin = self.request, self.origin
+        if not origin.request_id:
+            return FORM
+        form = request.form
+        if form is None or origin is not request.origin:
+            form = request.form = AnswerForm(HEAD, ok_with(_returned(origin)))
+        return form
 
 
 def _returned(origin: Origin) -> dict[str, str]:

@@ -5,9 +5,10 @@ import binascii
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from forwardpass.server.origin import REQUEST_ID
+from forwardpass.server.origin import REQUEST_ID, Origin
 from forwardpass.server.transport.aio.answers import GZIP, STATUS_405, STATUS_415, refusal
 from forwardpass.server.transport.http2.fields import FieldBlock
+from forwardpass.server.transport.http2.sending import AnswerForm
 
 _MAX_METADATA_BYTES = 2**14
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -19,7 +20,17 @@ _RESOURCE_EXHAUSTED = 8
 class Request:
     """A call before its messages."""
 
-    __slots__ = ("accepts_gzip", "encoding", "fields", "method", "refusal", "tells", "timeout_s")
+    __slots__ = (
+        "accepts_gzip",
+        "encoding",
+        "fields",
+        "form",
+        "method",
+        "origin",
+        "refusal",
+        "tells",
+        "timeout_s",
+    )
 
     def __init__(self, block: FieldBlock, methods: Mapping[bytes, Callable[..., Any]]) -> None:
         """Read the fields; methods are those that the server has, by path."""
@@ -33,6 +44,10 @@ class Request:
         self.accepts_gzip = GZIP in [name.strip() for name in accepted.split(b",")]
         self.tells = REQUEST_ID.encode() in fields
         """Whether an id came with it, which has to go back."""
+        self.origin: Origin | None = None
+        """Where its calls come from, once that is known and where it is the same for all."""
+        self.form: AnswerForm | None = None
+        """Of the answers to them."""
         self.method = methods.get(fields.get(b":path", b""))
         """What answers; None if the call is refused."""
         self.refusal = self._refusal(block)
