@@ -1,6 +1,7 @@
 """Hours of load in minutes: memory stays where it was."""
 
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -39,7 +40,10 @@ def test_memory_is_flat_over_half_a_million_calls_of_mixed_sizes(
     with capsys.disabled():
         shown = " ".join(f"{mib:.0f}" for mib in memory)
         print(f"\n{CALLS:,} calls: resident MiB after each twentieth {shown}; {threads} threads")
-    assert max(memory[2:]) <= 1.1 * memory[1]
+    # A reading goes up and down by what the last large calls left, of which the heaps return some
+    # or none: what grows does not come down again.
+    assert median(memory[-5:]) <= 1.1 * memory[1]
+    assert max(memory) <= 1.25 * memory[1]
 
 
 MANY = 2_000_000
