@@ -54,10 +54,13 @@ class ClosedLoop:
         address: tuple[str, int],
         message: bytes,
         folder: Path,
-        fields: Sequence[str] = _FIELDS,
+        fields: Sequence[str] = (),
     ) -> None:
-        """Prepare a request; its bytes go to a file in folder, for h2load."""
-        self._fields = fields
+        """Prepare a request; its bytes go to a file in folder, for h2load.
+
+        fields: sent beside those that every call has.
+        """
+        self._fields = (*_FIELDS, *fields)
         self._url = f"http://{address[0]}:{address[1]}{METHOD}"
         self._body, self._log = folder / "body", folder / "calls.tsv"
         self._body.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
@@ -96,14 +99,14 @@ class Caller:
     def __init__(
         self, target: str, model: str, x: np.ndarray, folder: Path, fields: Sequence[str] = ()
     ) -> None:
-        """Prepare; fields are sent beside those of every call."""
+        """Prepare; fields are those of `ClosedLoop`."""
         request = pb.ModelInferRequest(model_name=model)
         request.inputs.add(name="x", datatype="FP32", shape=x.shape)
         request.raw_input_contents.append(x.astype("<f4").tobytes())
         self._message = request.SerializeToString()
         self._target = target
         host, _, port = target.rpartition(":")
-        self._loop = ClosedLoop((host, int(port)), self._message, folder, (*_FIELDS, *fields))
+        self._loop = ClosedLoop((host, int(port)), self._message, folder, fields)
 
     def answer(self) -> bytes:
         """Call once, from grpcio, and return the reply's message."""

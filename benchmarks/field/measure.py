@@ -27,6 +27,7 @@ Record = dict[str, Any]
 
 _START_S = 120.0
 _STARTS = 3
+"""Least cold starts of a server in a round, as long as they take no more than `_STARTS_S`."""
 _STARTS_S = 4.0
 _SAMPLES_PER_S = 20.0
 _TIMEOUT_S = 60.0
