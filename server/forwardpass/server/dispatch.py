@@ -145,7 +145,7 @@ class Dispatcher:
         )
         # Another error is that of a piece which waits and was given up just now.
         if isinstance(piece.error, QueueFullError):
-            del self._waiting[piece]
+            self._forget(piece)
             return None
         return free
 
@@ -244,11 +244,15 @@ class Dispatcher:
 
     def _end(self, job: Job) -> None:
         """Tell that a job which waited has its answers or its error."""
-        waiting = self._waiting.pop(job)
-        # In a cycle with it the job's rows would wait for the garbage collector.
-        job.wake = None
+        waiting = self._forget(job)
         job.waited_ns = perf_counter_ns() - waiting.since_ns - job.ran_ns
         waiting.done(job)
+
+    def _forget(self, job: Job) -> "_Waiting":
+        """Let go of a job that waited, or that there was no room for."""
+        # In a cycle with it the job's rows would wait for the garbage collector.
+        job.wake = None
+        return self._waiting.pop(job)
 
 
 class _Waiting(NamedTuple):

@@ -9,8 +9,6 @@ import numpy as np
 from forwardpass.server.transport.status import Outcome
 
 _RESOURCE_EXHAUSTED = 8
-
-
 _KEPT_BYTES = 2**24
 """Of rooms that wait to be used again: what is new to the process costs a page fault each 4 KiB."""
 _ALIGNED_BYTES = 64

@@ -104,11 +104,9 @@ class MessageReader:
         for payload in payloads:
             size = len(payload)
             self.received += size
-            end = self._placed + size
-            if self._room is not None and end < self._size:
-                # The inside of a large message.
-                self._room[self._placed : end] = payload
-                self._placed = end
+            if size < self.missing:
+                # The inside of a message, of which a large one has many parts.
+                self._add(payload)
             else:
                 yield from self._take(payload)
 
@@ -130,7 +128,9 @@ class MessageReader:
                 self._size = size
                 self._room = self._find(size)
                 self._message = bytearray() if self._room is None else None
-            position += self._add(payload[position : position + self.missing])
+            came = payload[position : position + self.missing]
+            self._add(came)
+            position += len(came)
             if not self.missing:
                 yield self._whole()
 
@@ -138,14 +138,13 @@ class MessageReader:
         find = self._find_room
         return None if find is None or size < LARGE_BYTES else find(size)
 
-    def _add(self, came: Payload) -> int:
-        size = len(came)
+    def _add(self, came: Payload) -> None:
         if self._message is not None:
             self._message += came
         elif self._room is not None:
-            self._room[self._placed : self._placed + size] = came
-            self._placed += size
-        return size
+            end = self._placed + len(came)
+            self._room[self._placed : end] = came
+            self._placed = end
 
     def _whole(self) -> Payload:
         """Return the message that is whole, and be ready for the next one."""

@@ -323,14 +323,7 @@ class Connection(Upkeep):
                 self._deliver(stream, 0 if cut.missing else cut.flags, part)
             except StreamFailedError as error:
                 self._fail_stream(error)
-        if not cut.missing:
-            cut.stream = None
-            dropped = min(cut.padding, len(data) - size)
-            cut.padding -= dropped
-            size += dropped
-            if not cut.padding:
-                self._cut = None
-        return size
+        return size + self._read_padding(cut, len(data) - size)
 
     def _read_placed(self, size: int) -> None:
         cut = self._cut
@@ -346,10 +339,18 @@ class Connection(Upkeep):
             self._delivered(stream, 0 if cut.missing else cut.flags, size)
         except StreamFailedError as error:
             self._fail_stream(error)
-        if not cut.missing:
-            cut.stream = None
-            if not cut.padding:
-                self._cut = None
+        self._read_padding(cut, 0)
+
+    def _read_padding(self, cut: "_Cut", came: int) -> int:
+        """Drop what came behind the content, once that is whole; return how much it was."""
+        if cut.missing:
+            return 0
+        cut.stream = None
+        dropped = min(cut.padding, came)
+        cut.padding -= dropped
+        if not cut.padding:
+            self._cut = None
+        return dropped
 
     def _account(self, stream_id: int, size: int) -> Stream | None:
         """Count the bytes of a DATA frame; return its stream, None if they are to be dropped."""
