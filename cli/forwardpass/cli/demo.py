@@ -206,6 +206,7 @@ def _median(calls: list[Prediction], part: str) -> float:
 def _wait_for_interrupt() -> None:
     try:
         while True:
-            time.sleep(3600)
+            # Not for long: a signal that comes just before a sleep is seen after it.
+            time.sleep(1)
     except KeyboardInterrupt:
         pass

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from forwardpass.server.access import Access
@@ -24,6 +23,7 @@ from forwardpass.server.observation import Observer
 from forwardpass.server.regions import Regions
 from forwardpass.server.repository import EmptyRepositoryError, scan
 from forwardpass.server.service import Service
+from forwardpass.server.signals import EndingSignals
 from forwardpass.server.trial import Trial
 
 if TYPE_CHECKING:
@@ -181,38 +181,27 @@ def serve_until_signalled(server: Server, config: Config, ready: Callable[[], No
     a person sends, does not, nor is there a need before the server was ready. Then calls in
     flight have `grace_s`. A second signal ends all that at once.
     """
-    # Unlike an Event, it may be fed by a handler that interrupts whoever waits for it.
-    received: SimpleQueue[int] = SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: received.put(number))
+    signals = EndingSignals()
     starter = threading.Thread(target=server.start, name="start", daemon=True)
     starter.start()
     signalled = None
     while signalled is None and starter.is_alive():
-        signalled = _next(received, 0.02)
+        signalled = signals.next_within(0.02)
     drain_s = 0.0
     if signalled is None:
         ready()
-        signalled = received.get()
+        signalled = signals.next()
         drain_s = config.drain_s if signalled == signal.SIGTERM else 0.0
     started = time.monotonic()
-    logger.info("%s: draining", signal.Signals(signalled).name)
+    logger.info("%s: draining", signalled.name)
     server.drain()
-    hurry = drain_s > 0 and _next(received, drain_s) is not None
+    hurry = drain_s > 0 and signals.next_within(drain_s) is not None
     stopper = threading.Thread(target=server.finish, args=(config.grace_s,), daemon=True)
     stopper.start()
     while stopper.is_alive() and not hurry:
-        hurry = _next(received, 0.05) is not None
+        hurry = signals.next_within(0.05) is not None
     logger.info("stopped after %.1f s", time.monotonic() - started)
     # Python's own way out would wait for the threads of calls that were cut off.
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
-
-
-def _next(received: "SimpleQueue[int]", within_s: float) -> int | None:
-    """Return the next signal; None if there is none within the time."""
-    try:
-        return received.get(timeout=within_s)
-    except Empty:
-        return None
