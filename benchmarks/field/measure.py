@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.field.grid import OPEN, Case, Grid
 from benchmarks.field.open_loop import Outcome, poisson, send
-from benchmarks.field.peers import ALONE, ECHO, Peer, free_port
-from benchmarks.field.request import Echoed, Expected, expected, request, rows, session
+from benchmarks.field.peers import ALONE, ECHO, FRAMES, Peer, free_port
+from benchmarks.field.request import Exactly, Expected, expected, request, rows, session
 from benchmarks.load import METHOD, ClosedLoop
 from benchmarks.server_process import PinnedProcess
 
@@ -41,9 +41,13 @@ class Trial:
     def __init__(self, peer: Peer, file: Path, case: Case) -> None:
         x = rows(case.network, case.rows)
         self.message = request(case.network, x)
-        self.expected: Expected | Echoed = (
-            Echoed(self.message) if peer.name == ECHO else expected(file, x)
-        )
+        self.expected = _expected(peer, self.message, lambda: expected(file, x))
+
+
+def _expected(peer: Peer, message: bytes, computed: Callable[[], Expected]) -> Expected | Exactly:
+    if peer.name == ECHO:
+        return Exactly(message)
+    return Exactly(b"") if peer.name == FRAMES else computed()
 
 
 class Running:
@@ -262,6 +266,7 @@ def _sample(server: Running, trial: Trial, running: Callable[[], bool], into: Ou
             times,
             connections=1,
             while_=running,
+            asleep=True,
         )
         into.calls, into.errors = outcome.calls, outcome.errors
         return

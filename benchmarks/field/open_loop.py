@@ -9,7 +9,7 @@ import select
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -51,8 +51,13 @@ def send(
     *,
     connections: int = 8,
     while_: Callable[[], bool] = lambda: True,
+    asleep: bool = False,
 ) -> Outcome:
     """Call at the times given, over several connections in turn, until `while_` is false.
+
+    asleep: sleep where there is nothing to do, for calls beside another load on this core.
+    Otherwise it never does: a process that sleeps is woken late, by 50 us at best and some
+    hundred on a virtual machine, which would count as the server's time.
 
     Raises ConnectionError if the server closes a connection, or does not open one.
     """
@@ -61,13 +66,14 @@ def send(
         lines = [_Line(address, path, message) for _ in range(connections)]
         for line in lines:
             stack.enter_context(line.socket)
+        load = _Load(lines)
         begin = time.perf_counter()
         while not all(line.connection.ready for line in lines):
-            _turn(lines, 0.1)
+            load.turn(0.0)
             if time.perf_counter() - begin > _PATIENCE_S:
                 raise ConnectionError(f"{address}: no settings came")
         begin = time.perf_counter()
-        due = begin + times
+        due = [begin + float(at) for at in times]
         sent = 0
         while sent < len(due) and while_():
             now = time.perf_counter()
@@ -76,11 +82,11 @@ def send(
                 outcome.late_s.append(now - due[sent])
                 sent += 1
             pause = 0.05 if sent == len(due) else min(0.05, max(0.0, due[sent] - now))
-            _record(_turn(lines, pause), due, right, outcome)
+            _record(load.turn(pause if asleep else 0.0), due, right, outcome)
         give_up = time.perf_counter() + _PATIENCE_S
         ended = len(outcome.latencies_s) + sum(outcome.errors.values())
         while ended < sent and time.perf_counter() < give_up:
-            _record(_turn(lines, 0.05), due, right, outcome)
+            _record(load.turn(0.05 if asleep else 0.0), due, right, outcome)
             ended = len(outcome.latencies_s) + sum(outcome.errors.values())
     outcome.calls = sent
     if sent > ended:
@@ -109,29 +115,34 @@ class _Line:
         return self.connection.receive(data)
 
 
-def _turn(lines: list[_Line], pause_s: float) -> Iterator[tuple[Answer, float]]:
-    """Write and read what can be, waiting for some time at most."""
-    for line in lines:
-        if line.connection.outgoing:
-            line.write()
-    # Not poll, which counts in milliseconds.
-    by_socket = {line.socket: line for line in lines}
-    blocked = [line.socket for line in lines if line.connection.outgoing]
-    readable, writable, _ = select.select(by_socket, blocked, [], pause_s)
-    now = 0.0
-    ended: list[tuple[Answer, float]] = []
-    for ready in readable:
-        answers = by_socket[ready].read()
-        now = now or time.perf_counter()
-        ended += [(answer, now) for answer in answers]
-    for ready in writable:
-        by_socket[ready].write()
-    return iter(ended)
+class _Load:
+    """Lines that are written and read as far as they can be."""
+
+    def __init__(self, lines: list[_Line]) -> None:
+        self._lines = {line.socket.fileno(): line for line in lines}
+        self._readable = select.poll()
+        for number in self._lines:
+            self._readable.register(number, select.POLLIN)
+
+    def turn(self, pause_s: float) -> list[tuple[Answer, float]]:
+        """Write what waits, read what came; return the answers and when they were there.
+
+        Waits for them for some time at most.
+        """
+        for line in self._lines.values():
+            if line.connection.outgoing:
+                line.write()
+        ended: list[tuple[Answer, float]] = []
+        for number, _ in self._readable.poll(pause_s * 1000):
+            answers = self._lines[number].read()
+            now = time.perf_counter()
+            ended += [(answer, now) for answer in answers]
+        return ended
 
 
 def _record(
-    ended: Iterator[tuple[Answer, float]],
-    due: NDArray[np.float64],
+    ended: list[tuple[Answer, float]],
+    due: list[float],
     right: Callable[[bytes], bool],
     outcome: Outcome,
 ) -> None:

@@ -7,7 +7,7 @@ from textwrap import fill
 from benchmarks.documents import table
 from benchmarks.field.claims import tail, verdicts
 from benchmarks.field.grid import CLOSED, Case
-from benchmarks.field.peers import ECHO
+from benchmarks.field.peers import ECHO, FRAMES
 from benchmarks.field.plots import PLOTS
 from benchmarks.field.results import Figure, Results
 from benchmarks.networks import NETWORKS
@@ -22,7 +22,8 @@ in percent of it. Closed loops are h2load's, of callers that each wait for their
 loops calls come at random times at a share of the server's own maximum, and a call's latency
 counts from the time at which it was due. Replies are counted by their bytes, and a sample (in
 open loops all) is compared bit for bit with what onnxruntime answers alone, its `grpc-status`
-included. `echo` is a grpcio server that returns its request: what grpcio itself costs.
+included. `echo` is a grpcio server that returns its request: what grpcio itself costs; `frames`
+reads HTTP/2's frames and answers nothing: what load and machine allow any server.
 """
 
 
@@ -75,11 +76,12 @@ def claims_table(results: Results) -> str:
 
 
 def _limit(results: Results) -> str:
-    """Say how even the latencies are of a server that does nothing, on this machine."""
-    figure = tail(results, ECHO)
-    if figure is None:
+    """Say how even the latencies are of servers that compute nothing, on this machine."""
+    found = [(name, tail(results, name)) for name in (ECHO, FRAMES)]
+    told = [f"of `{name}` {_range(figure)}" for name, figure in found if figure is not None]
+    if not told:
         return ""
-    return f"\n\nThe echo server's own p99 over p50 at half load: {_range(figure)}."
+    return f"\n\np99 over p50 at half load, of servers that compute nothing: {', '.join(told)}."
 
 
 def _pictures(images: str) -> str:

@@ -17,6 +17,7 @@ from tests.conformance.environments import ROOT, python_with
 ALONE = "onnxruntime alone"
 """No server: the runtime in the process that measures."""
 ECHO = "echo"
+FRAMES = "frames"
 NAIVE = "naive grpcio"
 MLSERVER = "MLServer"
 RAY_SERVE = "Ray Serve"
@@ -68,6 +69,7 @@ def peers() -> list[Peer]:
         Peer("KServe", _kserve, ("kserve",)),
         Peer(RAY_SERVE, _ray, ("ray[serve]",)),
         Peer(ECHO, _echo),
+        Peer(FRAMES, _frames),
     ]
 
 
@@ -118,6 +120,10 @@ def _naive(models: Path, port: int, _: Path) -> Started:
 
 def _echo(_: Path, port: int, __: Path) -> Started:
     return _program("echo", str(port))
+
+
+def _frames(_: Path, port: int, __: Path) -> Started:
+    return _program("frames", str(port))
 
 
 def _kserve(models: Path, port: int, _: Path) -> Started:

@@ -37,13 +37,13 @@ class Expected:
 
 
 @dataclass
-class Echoed:
-    """What the echo server has to answer."""
+class Exactly:
+    """What a server that computes nothing has to answer."""
 
     message: bytes
 
     def right(self, message: bytes) -> bool:
-        """Return whether the request came back."""
+        """Return whether it is this message."""
         return message == self.message
 
 

@@ -5,11 +5,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import count
 
 import grpc
 import numpy as np
 import pytest
 from benchmarks.field.open_loop import poisson, send
+from benchmarks.server_process import ServerProcess
 
 SERVICE = "test.Echo"
 
@@ -23,9 +25,11 @@ def address() -> Iterator[tuple[str, int]]:
         context.set_code(grpc.StatusCode.INTERNAL)
         return message
 
+    numbers = count()
     handlers = {
         "Same": lambda message, _: message,
         "Other": lambda message, _: message + b"!",
+        "Number": lambda *_: b"%d" % (next(numbers) // 3),
         "Refuse": refuse,
         "AnswerAndFail": half,
     }
@@ -53,6 +57,33 @@ def test_messages_of_any_size_are_answered(address: tuple[str, int], size: int) 
         address, f"/{SERVICE}/Same", message, lambda got: got == message, times, connections=2
     )
     assert outcome.calls == len(outcome.latencies_s) == 10
+    assert not outcome.errors
+
+
+def test_answers_that_are_alike_and_such_that_differ_are_told_apart(
+    address: tuple[str, int],
+) -> None:
+    got: list[bytes] = []
+
+    outcome = send(
+        address, f"/{SERVICE}/Number", b"m", lambda m: got.append(m) is None, np.zeros(300)
+    )
+
+    assert not outcome.errors
+    assert sorted(map(int, got)) == [number // 3 for number in range(300)]
+
+
+@pytest.mark.parametrize("size", [1, 3_000_000])
+def test_the_server_of_frames_alone_answers_nothing_to_every_call(size: int) -> None:
+    message = bytes(size)
+    with ServerProcess("-m", "benchmarks.servers.frames") as server:
+        with grpc.insecure_channel(server.target) as channel:
+            assert channel.unary_unary("/a/b")(message, timeout=30) == b""
+        host, _, port = server.target.rpartition(":")
+
+        outcome = send((host, int(port)), "/a/b", message, lambda got: got == b"", np.zeros(50))
+
+    assert len(outcome.latencies_s) == 50
     assert not outcome.errors
 
 
