@@ -252,11 +252,13 @@ class Connection(Upkeep):
 
     def _on_data(self, stream_id: int, flags: int, payload: Payload) -> Stream | None:
         size = len(payload)
+        # First, as of a frame that comes in parts.
+        if flags & _PADDED:
+            payload = _unpadded(payload)
         stream = self._account(stream_id, size)
         if stream is None:
             return None
-        if flags & _PADDED:
-            payload = _unpadded(payload)
+        if len(payload) < size:
             self.grant(stream, size - len(payload))
         self._deliver(stream, flags, payload)
         return stream
