@@ -1,5 +1,6 @@
 """The server on asyncio over real sockets: what only a socket shows."""
 
+import signal
 import socket
 import ssl
 import threading
@@ -19,18 +20,22 @@ from support.http2 import (
     GOAWAY,
     HEADERS,
     PING,
+    REQUEST,
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
     Frame,
+    block,
     frame,
     hello,
     message,
     read_frames,
     request,
 )
+from support.process import ServerProcess, server_process
 from support.rpc import Stub
 from support.served import GOOD, assert_answered
+from support.transports import as_default
 from support.wire import arrays, infer_request
 
 from forwardpass.client import Client
@@ -72,8 +77,15 @@ def server(models: Path) -> Iterator[Server]:
 class Raw:
     """A client that speaks frames."""
 
-    def __init__(self, server: Server, settings: bytes = b"") -> None:
-        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    def __init__(
+        self, server: Server | ServerProcess, settings: bytes = b"", receive_bytes: int = 0
+    ) -> None:
+        """receive_bytes: what the socket holds at most of what is not read; 0: the default."""
+        self.socket = socket.socket()
+        if receive_bytes:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.socket.settimeout(20)
+        self.socket.connect(("127.0.0.1", server.port))
         self._rest = b""
         self.socket.sendall(hello(settings))
 
@@ -139,6 +151,16 @@ def test_an_answer_is_what_the_model_says(raw: Raw) -> None:
     assert [each.kind for each in frames] == [HEADERS, DATA, HEADERS]
     reply = pb.ModelInferResponse.FromString(frames[1].payload[5:])
     np.testing.assert_array_equal(arrays(reply)["y"], GOOD["linear"].answer["y"])
+
+
+def test_a_refused_call_whose_message_comes_in_parts_takes_no_other_call_along(raw: Raw) -> None:
+    unknown = block((name, value.replace("ModelInfer", "None")) for name, value in REQUEST)
+    sent = frame(DATA, 1, 1, bytes(20_000))
+    raw.send(request(1, None, unknown), sent[:10_000])
+    raw.read_until(end_of(1))
+    raw.send(sent[10_000:], request(3, linear()))
+    (answer,) = (each for each in raw.read_until(end_of(3)) if each.kind == DATA)
+    assert answer.stream_id == 3
 
 
 def test_a_large_message_is_answered_and_its_memory_returned(server: Server) -> None:
@@ -242,6 +264,29 @@ def test_a_server_that_stops_answers_what_it_took_and_says_goaway(models: Path) 
         assert any(each.kind == DATA for each in frames)
         stopper.join(20)
         assert not stopper.is_alive()
+
+
+def test_a_slow_reader_has_all_of_its_answer_from_a_process_that_ends(models: Path) -> None:
+    rows = infer_request("wide", {"x": np.ones((560, 1), np.float32)}).SerializeToString()
+    widest = pack(">HI", 4, 2**31 - 1)
+    with (
+        as_default(Transport.ASYNCIO),
+        server_process(models) as process,
+        closing(Raw(process, widest, receive_bytes=2**15)) as slow,
+    ):
+        slow.send(frame(WINDOW_UPDATE, 0, 0, pack(">I", 2**31 - 1 - 65535)))
+        slow.send(request(1, message(rows)))
+        slow.read_until(lambda each: each.kind == HEADERS)
+
+        process.send(signal.SIGTERM)
+
+        def at_leisure(each: Frame) -> bool:
+            time.sleep(0.004)
+            return end_of(1)(each)
+
+        got = [each for each in slow.read_until(at_leisure) if each.kind == DATA]
+        assert sum(len(each.payload) for each in got) > 560 * 4_000 * 4
+        assert process.exit_code(within_s=30) == 0
 
 
 def test_a_broken_peer_is_told_why_and_closed_and_the_others_go_on(

@@ -111,6 +111,16 @@ def test_bytes_may_come_one_by_one() -> None:
     assert all(stream.ended for stream in news)
 
 
+def test_the_rest_of_a_frame_is_dropped_once_its_call_was_answered(peer: Peer) -> None:
+    sent = frame(DATA, END_STREAM, 1, bytes(100))
+    (stream,) = peer.send(request(1, None), sent[:50])
+    peer.connection.send_trailers(stream, b"\x88")
+    assert peer.send(sent[50:80]) == []
+    (after,) = peer.send(sent[80:], request(3, b"body"))
+    assert (after.id, peer.failure) == (3, None)
+    assert b"".join(after.received) == b"body"
+
+
 @pytest.mark.parametrize("size", [1, 7, 100, 9000, 16393, 40000])
 def test_data_is_handed_on_as_it_comes_however_it_is_cut(size: int) -> None:
     peer = Peer()
@@ -591,6 +601,25 @@ def test_a_section_that_does_not_end_ends_the_connection(peer: Peer) -> None:
     assert peer.failure is ErrorCode.PROTOCOL_ERROR
 
 
+def test_a_frame_that_comes_by_the_byte_ends_the_connection(peer: Peer) -> None:
+    sent = frame(HEADERS, END_HEADERS, 1, block())
+    peer.send(sent[:20])
+    for at in range(20, 23):
+        peer.clock.now += 4
+        peer.send(sent[at : at + 1])
+        peer.connection.tick()
+    assert peer.failure is ErrorCode.PROTOCOL_ERROR
+
+
+def test_frames_that_go_on_are_not_held_for_one_that_does_not(peer: Peer) -> None:
+    pings = frame(PING, ACK, 0, bytes(8)) * 20
+    for at in range(0, len(pings), 13):
+        peer.clock.now += 4
+        peer.send(pings[at : at + 13])
+        peer.connection.tick()
+    assert peer.failure is None
+
+
 def test_a_silent_peer_is_asked_and_then_given_up() -> None:
     peer = Peer(keepalive_s=60.0, keepalive_timeout_s=20.0)
     peer.clock.now += 61
@@ -609,7 +638,33 @@ def test_a_silent_peer_is_asked_and_then_given_up() -> None:
     assert peer.connection.over
 
 
+def test_a_peer_that_takes_no_answers_is_not_taken_for_silent() -> None:
+    peer = Peer(keepalive_s=60.0, keepalive_timeout_s=20.0)
+    peer.connection.pause()
+    for _ in range(3):
+        peer.clock.now += 50
+        peer.connection.tick()
+    assert peer.frames() == []
+    peer.connection.resume()
+    peer.connection.tick()
+    assert peer.frames() == []
+    peer.clock.now += 61
+    peer.connection.tick()
+    assert [each.kind for each in peer.frames()] == [PING]
+
+
 # Leaving
+
+
+def test_what_a_goaway_said_is_never_more_in_a_later_one(peer: Peer) -> None:
+    peer.send(request(1))
+    peer.connection.leave()
+    _, ping = peer.frames()
+    peer.send(frame(PING, ACK, 0, ping.payload))
+    peer.frames()
+    peer.send(request(3), frame(PING, 0, 1, bytes(8)))
+    (last,) = (each for each in peer.frames() if each.kind == GOAWAY)
+    assert (last.number, last.error) == (1, ErrorCode.PROTOCOL_ERROR)
 
 
 def test_leaving_tells_first_and_drops_streams_only_once_the_peer_knows(peer: Peer) -> None:

@@ -134,7 +134,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self.calls and not self.waiting:
             self.waiting = True
             self._server.turn.wait(self)
-        elif connection.has_output or connection.over or connection.holding:
+        # Not only where no call came: its answer may take long.
+        if connection.has_output or connection.over or connection.holding:
             self.dirty()
 
     def eof_received(self) -> bool:
@@ -206,6 +207,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         elif connection.holding and self._room() > 0:
             connection.release()
             self._server.turn.wait(self)
+            self.dirty()
 
     def take_calls(self) -> list[ReadCall]:
         """Return the calls for this turn; the others go on waiting.
@@ -241,7 +243,8 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _room(self) -> int:
         """Return how many more calls may be under way: their answers may have to wait here."""
         connection = self.connection
-        under_way = len(connection.streams) - len(self.calls) - len(self.exchanges)
+        # Calls of ModelStreamInfer share the stream of an exchange.
+        under_way = max(0, len(connection.streams) - len(self.calls) - len(self.exchanges))
         room = (_MAX_QUEUED_BYTES - connection.queued_bytes) // self.reply_bytes - under_way
         return room if under_way or connection.queued_bytes else max(1, room)
 
@@ -273,9 +276,10 @@ class ClientConnection(asyncio.BufferedProtocol):
     @property
     def unanswered(self) -> bool:
         """Whether a call is in flight, or an answer not on its way yet."""
-        if self._lost:
-            return False
-        return bool(self.connection.streams or self._transport.get_write_buffer_size())
+        # A connection that is closing still writes; one that is lost is dismissed.
+        if self._transport.get_write_buffer_size():
+            return True
+        return not self._lost and bool(self.connection.streams)
 
     def leave(self) -> None:
         """Announce that the connection ends."""
@@ -295,11 +299,14 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _read(self, stream: Stream) -> None:
         owner = stream.owner
+        if stream.reset is not None:
+            # Its calls may have been read and wait.
+            self._cancelled = True
+            if owner is not None:
+                owner.news()
+            return
         if owner is not None:
             owner.news()
-            return
-        if stream.reset is not None:
-            self._cancelled = True
             return
         request = stream.request.meaning
         if request is None:

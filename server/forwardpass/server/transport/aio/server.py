@@ -155,6 +155,8 @@ class AsyncioServer:
         self._loop.call_later(_TICK_S, self._tick)
 
     def _tick(self) -> None:
+        # First: whatever goes wrong below, the clock goes on.
+        self._loop.call_later(_TICK_S, self._tick)
         now = monotonic()
         for connection in list(self.busy):
             connection.tick(now)
@@ -164,7 +166,6 @@ class AsyncioServer:
                 connection.tick(now)
         self._dispatcher.sweep()
         self.memory.tidy()
-        self._loop.call_later(_TICK_S, self._tick)
 
     async def _finish(self, grace_s: float) -> None:
         self.closed = True

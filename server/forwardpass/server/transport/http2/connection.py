@@ -147,6 +147,8 @@ class Connection(Upkeep):
     # Reading frames
 
     def _read(self, data: Payload) -> None:
+        begun = self._rest_since if self._rest else self._heard
+        self._rest_since = None
         if self._rest:
             # Less than a frame, and none of DATA: that is handed on in parts.
             data = self._rest + data
@@ -196,6 +198,7 @@ class Connection(Upkeep):
             position = stop
         if position < end:
             self._rest = bytes(data[position:])
+            self._rest_since = self._heard if position else begun
 
     def _check_size(self, kind: int, size: int) -> None:
         """Check the length of a frame that is larger than every peer has to take."""
@@ -318,8 +321,9 @@ class Connection(Upkeep):
         size = len(part)
         cut.missing -= size
         stream = cut.stream
-        # It may have been cut off meanwhile.
-        if stream is not None and stream.reset is None and (size or not cut.missing):
+        # It may have been answered, or cut off, meanwhile.
+        there = stream is not None and self.streams.get(stream.id) is stream
+        if stream is not None and there and (size or not cut.missing):
             stream.credit -= size
             try:
                 self._deliver(stream, 0 if cut.missing else cut.flags, part)

@@ -58,6 +58,8 @@ class Upkeep(Sending):
         """Since when a sign of life is waited for."""
         self._stalled_since: float | None = now
         """Since when the preface or a field section is incomplete."""
+        self._rest_since: float | None = None
+        """Since when a frame is incomplete that means nothing until it is whole."""
         self._greeted = False
         """Whether the preface and the first SETTINGS came."""
 
@@ -101,10 +103,17 @@ class Upkeep(Sending):
             stream.news = False
         return self._news
 
+    def resume(self) -> None:
+        """Let data out again, and listen: nothing could be heard while they waited."""
+        super().resume()
+        self._heard = self._clock()
+        self._asked_since = None
+
     def _look_at_clock(self, now: float) -> None:
         limits = self._limits
-        if self._stalled_since is not None and now - self._stalled_since > limits.handshake_s:
-            what = "field section" if self._greeted else "preface and SETTINGS"
+        begun = [since for since in (self._stalled_since, self._rest_since) if since is not None]
+        if begun and now - min(begun) > limits.handshake_s:
+            what = "frame or field section" if self._greeted else "preface and SETTINGS"
             self._fail(
                 ConnectionFailedError(
                     ErrorCode.SETTINGS_TIMEOUT if not self._greeted else ErrorCode.PROTOCOL_ERROR,
@@ -113,7 +122,8 @@ class Upkeep(Sending):
             )
         if self._leaving_since is not None and now - self._leaving_since > 1.0:
             self.leave_now()
-        if limits.keepalive_s is None or self.failure is not None:
+        # Of a peer that takes no answers nothing is read, nor would our PING get there.
+        if limits.keepalive_s is None or self.failure is not None or self._paused:
             return
         if self._asked_since is not None:
             if now - self._asked_since > limits.keepalive_timeout_s:
@@ -124,7 +134,8 @@ class Upkeep(Sending):
 
     def _fail(self, error: ConnectionFailedError) -> None:
         self.failure = error
-        self._out.append(goaway(self._last_id, error.code, error.text))
+        # Never above what an earlier GOAWAY said (RFC 9113, section 6.8).
+        self._out.append(goaway(min(self._last_id, self._accepted), error.code, error.text))
         for stream in list(self.streams.values()):
             self._lose(stream, error.code)
 
