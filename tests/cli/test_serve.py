@@ -159,6 +159,22 @@ def test_a_bad_value_in_the_environment_is_wrong_usage(repository: Path) -> None
     assert "'--port'" in done.stderr
 
 
+def test_addresses_that_kubernetes_puts_into_variables_of_ours_are_left_aside_with_a_warning(
+    repository: Path, tmp_path: Path
+) -> None:
+    link = "tcp://10.0.0.1:8001"
+    env = {"FORWARDPASS_PORT": link, "FORWARDPASS_METRICS_PORT": link}
+    place = f"unix:{tmp_path}/socket"  # no port of this machine's
+    log = tmp_path / "log"
+    model = repository / "linear" / "1" / "model.onnx"
+    with serving(model, "--host", place, env=env, log=log) as server:
+        assert answers(server.target)
+    warnings = [line for line in log.read_text().splitlines() if line.startswith("warning: ")]
+    for name, warning in zip(env, warnings, strict=True):
+        assert warning.startswith(f"warning: {name}: expected a port, got {link!r}")
+        assert "enableServiceLinks: false" in warning
+
+
 def test_an_ipv6_address_is_told_as_a_target(repository: Path) -> None:
     try:
         with socket.socket(socket.AF_INET6) as probe:

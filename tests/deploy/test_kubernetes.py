@@ -47,6 +47,18 @@ def test_no_container_may_write_its_root_gain_rights_or_take_memory_without_limi
         assert "memory" in container["resources"]["limits"]
 
 
+def test_no_service_of_the_namespace_sets_a_variable_of_a_server() -> None:
+    # A Service `forwardpass` would set FORWARDPASS_PORT=tcp://..., and there is one.
+    runtime, inference = documents("kserve.yaml")
+    pods = [each["spec"]["template"]["spec"] for each in PLAIN if "template" in each["spec"]]
+    for pod in (*pods, inference["spec"]["predictor"]):
+        assert pod["enableServiceLinks"] is False
+    # A runtime has no such field; a flag is over the variable.
+    (container,) = runtime["spec"]["containers"]
+    port = container["args"][container["args"].index("--port") + 1]
+    assert port == str(container["ports"][0]["containerPort"])
+
+
 def test_a_pod_has_time_for_all_of_its_drain_and_grace() -> None:
     from forwardpass.server.config import Config
 

@@ -1,5 +1,6 @@
 """The commands and their options; each imports what it needs when it runs."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
@@ -7,6 +8,7 @@ import typer
 
 from forwardpass.cli.connection import DEFAULT_TARGET, Connection, Security, connects
 from forwardpass.cli.errors import CommandError, UsageError, describe, is_expected
+from forwardpass.cli.service_links import leave_aside
 
 if TYPE_CHECKING:
     from forwardpass.server.log_format import LogFormat
@@ -43,11 +45,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     del version
+    # Before the command's own options are read; the others have no setting of such a name.
+    if context.invoked_subcommand == "serve":
+        leave_aside(os.environ)
 
 
 @app.command()
