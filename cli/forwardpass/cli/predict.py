@@ -25,8 +25,14 @@ from forwardpass.cli.answers import (
 )
 from forwardpass.cli.errors import CommandError, UsageError
 from forwardpass.cli.progress import reading_bar
-from forwardpass.cli.rows import STDIN, Chunk, Wanted, check_range, open_rows, row_format
-from forwardpass.client import Client, InvalidInputError, ModelSpec, Prediction
+from forwardpass.cli.rows import STDIN, Chunk, Source, Wanted, check_range, open_rows, row_format
+from forwardpass.client import (
+    Client,
+    InvalidInputError,
+    ModelNotFoundError,
+    ModelSpec,
+    Prediction,
+)
 from forwardpass.proto import metadata
 from forwardpass.proto.datatypes import DATATYPES
 from forwardpass.proto.metadata import MetadataError
@@ -65,31 +71,61 @@ def predict_rows(client: Client, job: Job) -> None:
     output_format = answer_format(job.output_file, job.output_format)
     if job.resume and job.output_file == STDOUT:
         raise UsageError("--resume: expected --output with a file to go on with, got stdout")
-    spec = client.metadata(job.model, job.version)
+    if job.output_file == STDOUT:
+        asked = _ask(client, job, output_format, job.version)
+        with open_rows(job.input_file, input_format, asked.wanted) as source:
+            _print(encoder(output_format), _tables(client, asked, source.chunks(asked.size)))
+        return
+    with PartialFile(job.output_file, resume=job.resume) as part:
+        try:
+            # That of the rows that are there, whatever is the latest now.
+            asked = _ask(client, job, output_format, part.version or job.version)
+        except ModelNotFoundError as error:
+            if not part.version:
+                raise
+            raise CommandError(
+                f"{part.path}: begun with version {part.version} of the model ({error}); have it "
+                "served again, or delete the file, and begin anew"
+            ) from error
+        part.begin(output_format, _settings(asked))
+        with open_rows(job.input_file, input_format, asked.wanted) as source:
+            _fill(part, client, asked, source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A job for a model whose metadata are known."""
+
+    job: Job
+    version: str
+    """What is asked for: a number, a label, or empty for the latest."""
+    spec: ModelSpec
+    wanted: Wanted
+    size: int
+    """Rows of a call."""
+
+
+def _ask(client: Client, job: Job, output_format: str, version: str) -> _Asked:
+    spec = client.metadata(job.model, version)
     if output_format == "npy":
         job = _of_numbers(job, spec)
     wanted = _wanted(job, spec)
     size = _rows_per_call(job, wanted.spec)
-    with open_rows(job.input_file, input_format, wanted) as source:
-        if job.output_file == STDOUT:
-            _print(encoder(output_format), _tables(client, job, spec, source.chunks(size)))
-            return
-        settings = _settings(job, size)
-        with PartialFile(job.output_file, output_format, settings, resume=job.resume) as part:
-            chunks = source.chunks(size, part.rows)
-            try:
-                with reading_bar(job.model, source) as advance:
-                    tables = _tables(client, job, spec, chunks, part.version)
-                    for table, rows, version in tables:
-                        part.add(table, rows, version)
-                        advance(part.rows)
-                part.finish()
-            except BaseException:
-                if part.rows:
-                    typer.echo(
-                        f"{part.rows:,} rows are in {part.path}; go on with --resume", err=True
-                    )
-                raise
+    return _Asked(job=job, version=version, spec=spec, wanted=wanted, size=size)
+
+
+def _fill(part: PartialFile, client: Client, asked: _Asked, source: Source) -> None:
+    chunks = source.chunks(asked.size, part.rows)
+    try:
+        with reading_bar(asked.job.model, source) as advance:
+            for table, rows, version in _tables(client, asked, chunks):
+                part.add(table, rows, version)
+                advance(part.rows)
+        part.finish()
+    except BaseException:
+        if part.rows:
+            typer.echo(f"{part.rows:,} rows are in {part.path}; go on with --resume", err=True)
+        raise
 
 
 def _of_numbers(job: Job, spec: ModelSpec) -> Job:
@@ -133,8 +169,9 @@ def _rows_per_call(job: Job, spec: TensorSpec) -> int:
     return max(1, min(_ROWS_PER_CALL, _CALL_BYTES // row_bytes))
 
 
-def _settings(job: Job, size: int) -> dict[str, Any]:
+def _settings(asked: _Asked) -> dict[str, Any]:
     """Return what the answers depend on; a file of rows by its size and time."""
+    job = asked.job
     stat = os.stat(job.input_file) if job.input_file != STDIN else None
     return {
         "model": job.model,
@@ -142,7 +179,7 @@ def _settings(job: Job, size: int) -> dict[str, Any]:
         "--select": list(job.select),
         "--keep": list(job.keep),
         "--labels": job.labels,
-        "--rows-per-call": size,
+        "--rows-per-call": asked.size,
         "--input": None if stat is None else [stat.st_size, stat.st_mtime_ns],
     }
 
@@ -156,13 +193,13 @@ def _print(encode: Encoder, tables: "Iterator[tuple[Table, int, str]]") -> None:
 
 
 def _tables(
-    client: Client, job: Job, spec: ModelSpec, chunks: Iterator[Chunk], version: str = ""
+    client: Client, asked: _Asked, chunks: Iterator[Chunk]
 ) -> Iterator[tuple[Table, int, str]]:
     """Yield the answers of each chunk, its rows, and the version that gave them."""
-    checked = _checked(chunks, spec.inputs[0].datatype)
-    together = _allowed(job, spec, checked)
-    for chunk, prediction in _predictions(client, job, together, version or job.version):
-        table = tabulate(prediction, len(chunk), chunk.kept, labels=job.labels)
+    checked = _checked(chunks, asked.wanted.spec.datatype)
+    together = _allowed(asked.job, asked.spec, checked)
+    for chunk, prediction in _predictions(client, asked, together):
+        table = tabulate(prediction, len(chunk), chunk.kept, labels=asked.job.labels)
         yield table, len(chunk), prediction.version
 
 
@@ -193,13 +230,16 @@ def _allowed(job: Job, spec: ModelSpec, chunks: Iterator[Chunk]) -> Iterator[Chu
 
 
 def _predictions(
-    client: Client, job: Job, chunks: Iterator[Chunk], version: str
+    client: Client, asked: _Asked, chunks: Iterator[Chunk]
 ) -> Iterator[tuple[Chunk, Prediction]]:
-    """Yield each chunk with its prediction, in order; all by the version of the first."""
+    """Yield each chunk with its prediction, in order; all by the version of the first.
+
+    Raises CommandError if that is not the one that the rows were read for.
+    """
     first = next(chunks, None)
     if first is None:
         return
-    outputs = job.select or None
+    model, outputs = asked.job.model, asked.job.select or None
     waiting: deque[Chunk] = deque([first])
 
     def xs() -> Iterator[NDArray[Any]]:
@@ -208,17 +248,34 @@ def _predictions(
             yield chunk.x
 
     try:
-        prediction = client.predict(job.model, first.x, version=version, outputs=outputs)
+        prediction = client.predict(model, first.x, version=asked.version, outputs=outputs)
+        _check_version(client, asked, prediction.version)
         yield waiting.popleft(), prediction
         stream = client.predict_stream(
-            job.model,
+            model,
             xs(),
-            version=prediction.version or version,
+            version=prediction.version or asked.version,
             outputs=outputs,
-            in_flight=job.in_flight,
+            in_flight=asked.job.in_flight,
         )
         with closing(stream):
             for prediction in stream:
                 yield waiting.popleft(), prediction
     except InvalidInputError as error:
         raise CommandError(f"{waiting[0].span}: {error}") from error
+
+
+def _check_version(client: Client, asked: _Asked, answered: str) -> None:
+    """Raise CommandError if a version answered whose metadata are not those that were read.
+
+    Between the two calls another may have become the latest, with its columns in another order.
+    """
+    if answered in ("", asked.version):
+        return
+    exact = client.metadata(asked.job.model, answered)
+    if replace(exact, versions=asked.spec.versions) != asked.spec:
+        raise CommandError(
+            f"model {asked.job.model!r}: expected answers by the version whose metadata came "
+            f"before, got some by version {answered}, which is another; run it again, or pass "
+            f"--version {answered}"
+        )

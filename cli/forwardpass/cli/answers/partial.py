@@ -22,35 +22,55 @@ class PartialFile:
     before the first table leaves nothing.
     """
 
-    def __init__(self, to: Path, kind: str, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Begin, or go on where there is something to go on with and `resume` says so.
+    def __init__(self, to: Path, *, resume: bool) -> None:
+        """Take what there is to go on with, where `resume` says so; nothing is changed yet.
 
-        settings: what the answers depend on, ready for JSON; another run has to have the same.
-
-        Raises CommandError for what was begun with other settings, is damaged, or is there
-        although it is not to be resumed.
+        Raises CommandError for what is damaged, or is there although it is not to be resumed.
         """
         self._to = to
         self._part = to.with_name(f"{to.name}.partial")
         self._about = to.with_name(f"{to.name}.partial.json")
-        self._settings = dict(settings)
+        self._settings: dict[str, Any] = {}
         self.rows = 0
         """Rows that are written."""
         self.version = ""
         """The model's version that answered them; empty if none did."""
         self._bytes = 0
-        if self._about.exists():
-            if not resume:
+        self._begun_with: dict[str, Any] = {}
+        self._encoder: Encoder
+        self._file = self._part.open("a+b")
+        try:
+            if self._about.exists():
+                if not resume:
+                    raise CommandError(
+                        f"{self._part}: a run before this stopped here; add --resume to go on, or "
+                        f"delete it and {self._about.name}"
+                    )
+                self._read()
+        except BaseException:
+            with self._file:
+                if not self._part.stat().st_size:
+                    self._part.unlink()
+            raise
+
+    def begin(self, kind: str, settings: Mapping[str, Any]) -> None:
+        """Get ready for tables in a format.
+
+        settings: what the answers depend on, ready for JSON; a run that is resumed had the same.
+
+        Raises CommandError for what was begun with other settings.
+        """
+        for name, value in settings.items():
+            before = self._begun_with.get(name)
+            if self._begun_with and before != value:
                 raise CommandError(
-                    f"{self._part}: a run before this stopped here; add --resume to go on, or "
-                    f"delete it and {self._about.name}"
+                    f"{self._part}: begun with {name} {before!r}, now {value!r}; "
+                    f"go on with what it was begun with, or delete it and {self._about.name}"
                 )
-            self._read()
-        self._encoder: Encoder = encoder(kind, self._part if self.rows else None)
-        self._file = self._part.open("r+b" if self.rows else "wb")
+        self._settings = dict(settings)
         # What a process was writing when it was killed.
         self._file.truncate(self._bytes)
-        self._file.seek(self._bytes)
+        self._encoder = encoder(kind, self._part if self._bytes else None)
 
     def add(self, table: Table, rows: int, version: str) -> None:
         """Append a table, and note that it is there."""
@@ -95,11 +115,12 @@ class PartialFile:
         self._file.close()
         if not self._bytes:
             self._part.unlink(missing_ok=True)
+            self._about.unlink(missing_ok=True)
 
     def _read(self) -> None:
         try:
             about = json.loads(self._about.read_text())
-            settings, rows, count = about["settings"], int(about["rows"]), int(about["bytes"])
+            settings, rows, count = dict(about["settings"]), int(about["rows"]), int(about["bytes"])
             version, known = str(about["version"]), about["format"] == _FORMAT
             whole = known and self._part.stat().st_size >= count
         except (ValueError, LookupError, TypeError, OSError):
@@ -109,10 +130,5 @@ class PartialFile:
                 f"{self._about}: does not belong to {self._part.name}, or is damaged; "
                 "delete both, and begin anew without --resume"
             )
-        for name, value in self._settings.items():
-            if settings.get(name) != value:
-                raise CommandError(
-                    f"{self._part}: begun with {name} {settings.get(name)!r}, now {value!r}; "
-                    f"go on with what it was begun with, or delete it and {self._about.name}"
-                )
         self.rows, self._bytes, self.version = rows, count, version
+        self._begun_with = settings

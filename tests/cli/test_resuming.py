@@ -1,0 +1,141 @@
+"""`forwardpass predict --resume`, and what may have changed since the stop."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from support.command import Finished, run_here, serving
+
+from forwardpass.cli.answers import PartialFile
+from forwardpass.cli.errors import CommandError
+from forwardpass.cli.predict import Job, predict_rows
+from forwardpass.client import Client
+from forwardpass.models import Dense, Input, Network, Output, publish
+
+OPTIONS = ("--input", "x.csv", "--output", "y.csv", "--rows-per-call", "7", "--in-flight", "1")
+WRITTEN = 35
+"""Rows that are written when a run stops at row 41, a call of 7 being lost with it."""
+
+
+def weighted(features: tuple[str, str]) -> Network:
+    """y = a + 2 b, whichever of them comes first."""
+    weights = [[1, 2] if features == ("a", "b") else [2, 1]]
+    return Network.define(
+        Input(2, features=features),
+        [Dense("y", activation="identity", W=weights)],
+        [Output("y", "y")],
+        name="weighted",
+    )
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A repository of a test's own, with the first version."""
+    repository = tmp_path / "own"
+    publish(weighted(("a", "b")), repository, version=1)
+    return repository
+
+
+def publish_reordered(repository: Path, target: str) -> None:
+    """Publish a second version whose features stand in another order; wait until it answers."""
+    publish(weighted(("b", "a")), repository, version=2)
+    until(lambda: versions(target) == ("1", "2"))
+
+
+def versions(target: str) -> tuple[str, ...]:
+    with Client(target) as client:
+        return client.metadata("weighted").versions
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def predict(target: str, folder: Path, *options: str, model: str = "weighted") -> Finished:
+    return run_here("predict", model, "--target", target, *OPTIONS, *options, cwd=folder)
+
+
+def stop_in_the_middle(target: str, folder: Path, model: str = "weighted") -> None:
+    """Begin, stop at a row that is no number, and put it right without a trace."""
+    rows = folder / "x.csv"
+    rows.write_text("a,b\n" + "1,7\n" * 40 + "1,?\n" + "1,7\n" * 10)
+    written = rows.stat().st_mtime_ns
+    assert f"{WRITTEN} rows are in y.csv.partial" in predict(target, folder, model=model).stderr
+    rows.write_text("a,b\n" + "1,7\n" * 51)
+    os.utime(rows, ns=(written, written))
+
+
+def test_a_version_that_came_since_the_stop_changes_nothing(own: Path, tmp_path: Path) -> None:
+    with serving(own, "--port", "0") as server:
+        stop_in_the_middle(server.target, tmp_path)
+        publish_reordered(own, server.target)
+        assert predict(server.target, tmp_path, "--resume") == Finished(0, "", "")
+    assert (tmp_path / "y.csv").read_bytes() == b"y\n" + b"15.0\n" * 51
+
+
+def test_a_version_that_went_since_the_stop_is_told(own: Path, tmp_path: Path) -> None:
+    with serving(own, "--port", "0") as server:
+        stop_in_the_middle(server.target, tmp_path)
+    publish(weighted(("b", "a")), own, version=2)
+    with serving(own, "--port", "0", "--versions", "latest") as server:
+        error = predict(server.target, tmp_path, "--resume").error
+    assert error.startswith("y.csv.partial: begun with version 1 of the model (")
+    assert "have it served again" in error
+
+
+class Meanwhile(grpc.UnaryUnaryClientInterceptor):
+    """Does something before the first call for a prediction leaves."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = [act]
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        if details.method.endswith("/ModelInfer") and self._act:
+            self._act.pop()()
+        return continuation(details, request)
+
+
+def test_a_version_that_comes_between_the_metadata_and_the_first_call_is_told(
+    own: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n1,7\n")
+    job = Job(model="weighted", input_file=tmp_path / "x.csv", output_file=tmp_path / "y.csv")
+    with serving(own, "--port", "0") as server:
+        meanwhile = Meanwhile(lambda: publish_reordered(own, server.target))
+        with (
+            Client(server.target, interceptors=[meanwhile]) as client,
+            pytest.raises(CommandError, match="got some by version 2, which is another; run it"),
+        ):
+            predict_rows(client, job)
+        assert not list(tmp_path.glob("y.csv*"))
+        assert predict(server.target, tmp_path).code == 0
+    assert (tmp_path / "y.csv").read_text() == "y\n15.0\n"
+
+
+@pytest.mark.parametrize("kind", ["csv", "npy", "parquet"])
+def test_a_file_without_rows_goes_on_behind_its_header(tmp_path: Path, kind: str) -> None:
+    table = {"y": np.empty(0, np.float32)}
+    whole, to = tmp_path / f"whole.{kind}", tmp_path / f"resumed.{kind}"
+    with PartialFile(whole, resume=False) as part:
+        part.begin(kind, {})
+        part.add(table, 0, "1")
+        part.finish()
+    with suppress(InterruptedError), PartialFile(to, resume=False) as part:
+        part.begin(kind, {})
+        part.add(table, 0, "1")
+        raise InterruptedError
+    assert not to.exists()
+    with PartialFile(to, resume=True) as part:
+        part.begin(kind, {})
+        part.add(table, 0, "1")
+        part.finish()
+    assert to.read_bytes() == whole.read_bytes()
