@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from support.command import Finished, run_here, serving
+from support.command import Finished, Serving, run_here, serving
 
 from forwardpass.cli.answers import PartialFile
 from forwardpass.cli.errors import CommandError
@@ -119,6 +119,25 @@ def test_a_version_that_comes_between_the_metadata_and_the_first_call_is_told(
         assert not list(tmp_path.glob("y.csv*"))
         assert predict(server.target, tmp_path).code == 0
     assert (tmp_path / "y.csv").read_text() == "y\n15.0\n"
+
+
+def test_another_format_is_refused(server: Serving, tmp_path: Path) -> None:
+    stop_in_the_middle(server.target, tmp_path, model="adder")
+    for option, ours in (("--output-format", "csv"), ("--input-format", "csv")):
+        done = predict(server.target, tmp_path, "--resume", option, "jsonl", model="adder")
+        assert f"y.csv.partial: begun with {option} {ours!r}, now 'jsonl'" in done.error
+
+
+def test_the_server_may_be_another_but_not_the_model(own: Path, tmp_path: Path) -> None:
+    with serving(own, "--port", "0") as server:
+        stop_in_the_middle(server.target, tmp_path)
+    publish(weighted(("b", "a")), tmp_path / "another", version=1)
+    with serving(tmp_path / "another", "--port", "0") as another:
+        error = predict(another.target, tmp_path, "--resume").error
+    assert error.startswith("y.csv.partial: begun with the model's metadata '")
+    with serving(own, "--port", "0") as again:
+        assert predict(again.target, tmp_path, "--resume").code == 0
+    assert (tmp_path / "y.csv").read_bytes() == b"y\n" + b"15.0\n" * 51
 
 
 @pytest.mark.parametrize("kind", ["csv", "npy", "parquet"])

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -87,7 +88,7 @@ def predict_rows(client: Client, job: Job) -> None:
                 f"{part.path}: begun with version {part.version} of the model ({error}); have it "
                 "served again, or delete the file, and begin anew"
             ) from error
-        part.begin(output_format, _settings(asked))
+        part.begin(output_format, _settings(asked, input_format, output_format))
         with open_rows(job.input_file, input_format, asked.wanted) as source:
             _fill(part, client, asked, source)
 
@@ -169,19 +170,40 @@ def _rows_per_call(job: Job, spec: TensorSpec) -> int:
     return max(1, min(_ROWS_PER_CALL, _CALL_BYTES // row_bytes))
 
 
-def _settings(asked: _Asked) -> dict[str, Any]:
-    """Return what the answers depend on; a file of rows by its size and time."""
+def _settings(asked: _Asked, input_format: str, output_format: str) -> dict[str, Any]:
+    """Return what the answers depend on; a file of rows by its size and time.
+
+    Not the target: a server may come back elsewhere. Whether it has the same model is told by
+    what it says of the version.
+    """
     job = asked.job
     stat = os.stat(job.input_file) if job.input_file != STDIN else None
     return {
         "model": job.model,
         "--version": job.version,
+        "the model's metadata": _fingerprint(asked.spec),
         "--select": list(job.select),
         "--keep": list(job.keep),
         "--labels": job.labels,
         "--rows-per-call": asked.size,
         "--input": None if stat is None else [stat.st_size, stat.st_mtime_ns],
+        "--input-format": input_format,
+        "--output-format": output_format,
     }
+
+
+def _fingerprint(spec: ModelSpec) -> str:
+    """Return a hash of what a version is; the others that are served beside it have no part."""
+    of_model = {
+        "inputs": list(map(str, spec.inputs)),
+        "outputs": list(map(str, spec.outputs)),
+        "properties": {
+            key: text
+            for key, text in spec.properties.items()
+            if key != metadata.BATCH_INVARIANT  # of the machine
+        },
+    }
+    return sha256(metadata.dump_json(of_model).encode()).hexdigest()[:16]
 
 
 def _print(encode: Encoder, tables: "Iterator[tuple[Table, int, str]]") -> None:
