@@ -1,6 +1,8 @@
 """`forwardpass predict --resume`, and what may have changed since the stop."""
 
+import json
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from support.command import Finished, Serving, run_here, serving
+from support.command import COMMAND, Finished, Serving, environment, run, run_here, serving
 
 from forwardpass.cli.answers import PartialFile
 from forwardpass.cli.errors import CommandError
@@ -138,6 +140,39 @@ def test_the_server_may_be_another_but_not_the_model(own: Path, tmp_path: Path) 
     with serving(own, "--port", "0") as again:
         assert predict(again.target, tmp_path, "--resume").code == 0
     assert (tmp_path / "y.csv").read_bytes() == b"y\n" + b"15.0\n" * 51
+
+
+def test_a_second_process_on_a_file_is_refused_and_the_first_ends_well(
+    server: Serving, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n1,7\n")
+    part = tmp_path / "y.csv.partial"
+    about = tmp_path / "y.csv.partial.json"
+    command = ("predict", "adder", "--target", server.target, *OPTIONS)
+    with subprocess.Popen(
+        [*COMMAND, *command, "--input", "-", "--select", "sum"],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        text=True,
+    ) as first:
+        assert first.stdin is not None
+        first.stdin.write("a,b\n" + "1,7\n" * 40)
+        first.stdin.flush()
+        until(lambda: about.exists() and json.loads(about.read_text())["rows"] > 0)
+        for resume in ((), ("--resume",)):
+            before = part.read_bytes()
+            done = run(*command, *resume, cwd=tmp_path)
+            assert done.code == 1
+            assert done.error.startswith("y.csv.partial: another run is writing it")
+            assert part.read_bytes().startswith(before)
+        first.stdin.write("1,7\n" * 11)
+        first.stdin.close()
+        assert first.wait(60) == 0
+    assert (tmp_path / "y.csv").read_text() == "sum\n" + "8.0\n" * 51
+    # It is free again.
+    assert run(*command, cwd=tmp_path).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv", "y.csv"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "npy", "parquet"])

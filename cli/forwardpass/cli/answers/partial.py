@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from forwardpass.cli.answers.formats import Encoder, encoder
+from forwardpass.cli.answers.locking import locked
 from forwardpass.cli.answers.table import Table
 from forwardpass.cli.errors import CommandError
 
@@ -19,13 +20,14 @@ class PartialFile:
 
     After each table the second says how many rows and bytes of the first count, so that a process
     may end anywhere: what lies behind is cut off when another goes on. A context manager; a stop
-    before the first table leaves nothing.
+    before the first table leaves nothing. Of several processes one has it, until it ends.
     """
 
     def __init__(self, to: Path, *, resume: bool) -> None:
         """Take what there is to go on with, where `resume` says so; nothing is changed yet.
 
-        Raises CommandError for what is damaged, or is there although it is not to be resumed.
+        Raises CommandError for what another process is writing, is damaged, or is there although
+        it is not to be resumed.
         """
         self._to = to
         self._part = to.with_name(f"{to.name}.partial")
@@ -38,7 +40,8 @@ class PartialFile:
         self._bytes = 0
         self._begun_with: dict[str, Any] = {}
         self._encoder: Encoder
-        self._file = self._part.open("a+b")
+        self._finished = False
+        self._file = locked(self._part)
         try:
             if self._about.exists():
                 if not resume:
@@ -97,6 +100,8 @@ class PartialFile:
         os.fsync(self._file.fileno())
         self._encoder.finish(self._part, self.rows, self._to)
         self._about.unlink(missing_ok=True)
+        # From now on another process may begin one of its own.
+        self._finished = True
 
     @property
     def path(self) -> Path:
@@ -112,10 +117,11 @@ class PartialFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
-        if not self._bytes:
-            self._part.unlink(missing_ok=True)
-            self._about.unlink(missing_ok=True)
+        # Closed last: until then no other process takes it.
+        with self._file:
+            if not self._bytes and not self._finished:
+                self._part.unlink(missing_ok=True)
+                self._about.unlink(missing_ok=True)
 
     def _read(self) -> None:
         try:

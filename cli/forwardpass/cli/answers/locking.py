@@ -1,0 +1,41 @@
+"""A file that one process at a time adds to."""
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from forwardpass.cli.errors import CommandError
+
+
+def locked(path: Path) -> BinaryIO:
+    """Open a file to be added to, made if it is not there; it is ours until it is closed.
+
+    Raises CommandError if another process has it.
+    """
+    # Not at the top: Windows has none, and answers can be printed there still.
+    import fcntl
+
+    while True:
+        file = path.open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, file):
+                return file
+        except BlockingIOError:
+            file.close()
+            raise CommandError(
+                f"{path}: another run is writing it; wait until it has ended, or name another "
+                "--output"
+            ) from None
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Tell whether it is still there: who had it may have renamed or deleted it meanwhile."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
