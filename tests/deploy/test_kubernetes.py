@@ -25,10 +25,12 @@ def test_kubernetes_takes_every_manifest(document: dict[str, Any], version: str)
 
 
 def test_a_misspelt_field_would_be_noticed() -> None:
-    (deployment,) = (each for each in PLAIN if each["kind"] == "Deployment")
-    spoilt = {**deployment, "spec": {**deployment["spec"], "replica": 3}}
+    spoilt = {**DEPLOYMENT, "spec": {**DEPLOYMENT["spec"], "replica": 3}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(spoilt, VERSIONS[0], strict=True)
+
+
+DEPLOYMENT = next(each for each in PLAIN if each["kind"] == "Deployment")
 
 
 def containers() -> list[dict[str, Any]]:
@@ -63,11 +65,28 @@ def test_a_pod_has_time_for_all_of_its_drain_and_grace() -> None:
     from forwardpass.server.config import Config
 
     config = Config(models=Path())
-    (deployment,) = (each for each in PLAIN if each["kind"] == "Deployment")
-    pod = deployment["spec"]["template"]["spec"]
+    pod = DEPLOYMENT["spec"]["template"]["spec"]
     (server,) = pod["containers"]
     before = server["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > before + config.drain_s + config.grace_s
+
+
+def test_clients_that_are_connected_reach_new_servers_before_the_scaler_takes_them_away() -> None:
+    (server,) = DEPLOYMENT["spec"]["template"]["spec"]["containers"]
+    settings = {each["name"]: each["value"] for each in server["env"]}
+    age_s = float(settings["FORWARDPASS_MAX_CONNECTION_AGE_S"])
+    (scaler,) = (each for each in PLAIN if each["kind"] == "HorizontalPodAutoscaler")
+    assert 0 < age_s <= scaler["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
+
+
+def test_the_scaler_alone_decides_how_many_servers_there_are() -> None:
+    assert "replicas" not in DEPLOYMENT["spec"]
+
+
+def test_a_server_that_is_late_to_a_probe_is_left_in() -> None:
+    probes = [each["readinessProbe"] for each in containers() if "readinessProbe" in each]
+    # Kubernetes' default is 1 s: one late answer on a busy node would be enough.
+    assert [probe["timeoutSeconds"] for probe in probes] == [5, 5]
 
 
 def test_services_budget_and_scaler_are_about_the_pods_of_the_deployment() -> None:
