@@ -19,6 +19,20 @@ def test_the_target_is_taken_from_the_variable_that_predict_takes(server: Servin
     assert run_here("health", env={"FORWARDPASS_TARGET": server.target}).code == 0
 
 
+def test_without_a_target_the_server_of_this_machine_is_asked_at_its_own_setting(
+    server: Serving,
+) -> None:
+    port = server.target.split(":")[1]
+    assert run_here("health", env={"FORWARDPASS_PORT": port}).code == 0
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        other = str(bound.getsockname()[1])
+        env = {"FORWARDPASS_PORT": other}
+        assert f"127.0.0.1:{other}: " in run_here("health", env=env).error
+        assert run_here("health", "--port", port, env=env).code == 0
+        assert run_here("health", env={**env, "FORWARDPASS_TARGET": server.target}).code == 0
+
+
 def test_a_model_is_asked_for_by_name(server: Serving) -> None:
     assert run_here("health", server.target, "--model", "adder").code == 0
     done = run_here("health", server.target, "--model", "nobody")

@@ -52,7 +52,7 @@ def _root(
 ) -> None:
     del version
     # Before the command's own options are read; the others have no setting of such a name.
-    if context.invoked_subcommand == "serve":
+    if context.invoked_subcommand in ("serve", "health"):
         leave_aside(os.environ)
 
 
@@ -539,9 +539,21 @@ def predict(
 def health(
     connection: Security,
     target: Annotated[
-        str,
-        typer.Argument(help="HOST:PORT of the server.", envvar="FORWARDPASS_TARGET"),
-    ] = DEFAULT_TARGET,
+        str | None,
+        typer.Argument(
+            help="HOST:PORT of the server; the one on this machine if left out.",
+            envvar="FORWARDPASS_TARGET",
+        ),
+    ] = None,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Port of the server on this machine, where no target is given.",
+            envvar="FORWARDPASS_PORT",
+        ),
+    ] = 8001,
     model: Annotated[
         str, typer.Option(help="Ask for this model instead of the whole server.")
     ] = "",
@@ -550,7 +562,8 @@ def health(
     """Ask a server whether it serves; exit code 0 or 1."""
     from forwardpass.cli.health import check_health
 
-    check_health(target, model, timeout_s=timeout_s, security=connection)
+    place = f"127.0.0.1:{port}" if target is None else target
+    check_health(place, model, timeout_s=timeout_s, security=connection)
 
 
 @app.command()
