@@ -89,3 +89,21 @@ def test_a_new_certificate_is_taken_under_load_without_a_failed_call(
     # Nothing was started again for it, and the servers' own side is healthy with the new pair.
     assert secured.servers() == started
     until(lambda: secured.healthy() == 3, within_s=60)
+
+
+def test_servers_are_replaced_by_such_of_the_same_files_alone(
+    secured: Stack, certificates: Path
+) -> None:
+    before = set(secured.servers())
+    with pytest.raises(AssertionError, match=f"run: export COMPOSE_FILE={':'.join(FILES)}"):
+        secured.machine.run("deploy/roll.sh")
+    assert set(secured.servers()) == before
+    options = {"ca_file": certificates / "ca.pem", "metadata": bearer(certificates)}
+    with load(secured.port, retrying=True, **options) as calls:
+        until(lambda: calls.answered >= 100, within_s=60)
+        secured.machine.run("deploy/roll.sh", COMPOSE_FILE=":".join(FILES))
+        after = calls.answered
+        until(lambda: calls.answered >= after + 100, within_s=60)
+    calls.assert_none_failed(at_least=200)
+    assert len(secured.servers()) == 3
+    assert not before & set(secured.servers())
