@@ -69,6 +69,27 @@ def test_plain_text_is_not_answered(secured: Stack) -> None:
         plain.predict(MODEL, [[0.0] * 30])
 
 
+def test_a_token_appended_as_documented_is_known_without_a_restart(
+    host: Machine, secured: Stack, certificates: Path
+) -> None:
+    making = f"docker run --rm {host.settings['FORWARDPASS_IMAGE']} token web --models {MODEL}"
+    # As in docs/deploy.md; what it says on stderr is the token.
+    appending = f"tee -a {certificates / 'server' / 'tokens.jsonl'} >/dev/null"
+    said = host.run("bash", "-c", f"{{ {making} | {appending}; }} 2>&1")
+    token = said.strip().rpartition(" ")[2]
+    options = {"tls": True, "ca_file": certificates / "ca.pem", "token": token}
+    with Client(f"localhost:{secured.port}", **options) as known:
+
+        def answered() -> bool:
+            try:
+                # By each of the three.
+                return all(known.predict(MODEL, [[0.0] * 30]) for _ in range(6))
+            except UnauthenticatedError:
+                return False
+
+        until(answered, within_s=30)
+
+
 def test_the_key_can_be_read_by_the_containers_user_alone(certificates: Path) -> None:
     key = (certificates / "server" / "key.pem").stat()
     assert (key.st_uid, key.st_mode & 0o777) == (10001, 0o400)

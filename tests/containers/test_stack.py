@@ -134,6 +134,15 @@ def test_a_model_that_changes_in_the_volume_is_answered_by_every_replica(up: Sta
                 np.testing.assert_array_equal(client.predict("changing", x)["y"], factor * x)
 
 
+def test_a_model_comes_into_the_volume_by_the_documented_line(up: Stack) -> None:
+    up.compose(
+        *("run", "--rm", "--no-deps", "-T", "--entrypoint", "forwardpass"),
+        *("models", "export", "linnerud", "/models", "--name", "added"),
+    )
+    with Client(f"localhost:{up.port}") as client:
+        until(lambda: all(client.model_ready("added") for _ in range(6)), within_s=60)
+
+
 def test_prometheus_finds_every_replica_and_envoy(up: Stack) -> None:
     expected = {"forwardpass": ["up"] * 3, "envoy": ["up"]}
     until(lambda: up.prometheus.targets() == expected, within_s=90, told=up.prometheus.targets)
