@@ -108,6 +108,18 @@ class Stack:
         finally:
             self.machine.docker("unpause", container)
 
+    @contextmanager
+    def beside_the_servers(self, program: str) -> Iterator[None]:
+        """Run a program in a container that has the servers' name, too, for a while."""
+        network = ("--network", f"{self.project}_inside", "--network-alias", "server")
+        image = self.machine.settings["FORWARDPASS_IMAGE"]
+        command = ("--entrypoint", "python", image, "-c", program)
+        container = self.machine.docker("run", "-d", *network, *command)
+        try:
+            yield
+        finally:
+            self.machine.docker("rm", "-f", container)
+
     def publish(self, program: str) -> None:
         """Run a program where the volume of the models can be written."""
         self.machine.python(program, "-v", f"{self.project}_models:/models")

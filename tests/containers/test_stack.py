@@ -26,6 +26,29 @@ network = Network.define(
 publish(network, "/models", version={version})
 """
 
+# Healthy by what it says of itself, and no use: UNAVAILABLE is its answer to all else.
+USELESS = """
+from concurrent.futures import ThreadPoolExecutor
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+class Useless(grpc.GenericRpcHandler):
+    def service(self, called):
+        healthy = called.method == "/grpc.health.v1.Health/Check"
+        return grpc.unary_unary_rpc_method_handler(self.serving if healthy else self.refusing)
+
+    def serving(self, request, context):
+        return HealthCheckResponse(status="SERVING").SerializeToString()
+
+    def refusing(self, request, context):
+        context.abort(grpc.StatusCode.UNAVAILABLE, "of no use")
+
+server = grpc.server(ThreadPoolExecutor(8), handlers=[Useless()])
+server.add_insecure_port("0.0.0.0:8001")
+server.start()
+server.wait_for_termination()
+"""
+
 SCRAPE = """
 from urllib.request import urlopen
 print(urlopen("http://127.0.0.1:9464/metrics").read().decode())
@@ -101,6 +124,24 @@ def test_a_replica_that_is_paused_under_load_costs_no_call_and_is_called_again_a
         f"one of three replicas paused: 0 of {calls.answered} calls failed, "
         f"the slowest took {calls.slowest_s:.1f} s"
     )
+
+
+def test_a_replica_that_fails_every_call_but_says_it_is_healthy_is_ejected_and_costs_no_call(
+    up: Stack, figures: list[str]
+) -> None:
+    def ejections() -> float:
+        name = "envoy_cluster_outlier_detection_ejections_enforced_consecutive_gateway_failure"
+        found = up.prometheus.query(f'{name}{{envoy_cluster_name="server"}}')
+        return float(found[0]["value"][1]) if found else 0.0
+
+    before = ejections()
+    with load(up.port, retrying=False) as calls, up.beside_the_servers(USELESS):
+        until(lambda: ejections() > before, within_s=120)
+        after = calls.answered
+        until(lambda: calls.answered >= after + 500, within_s=120)
+    # The one that left was a server for Envoy: until its DNS forgets it, nobody is missed.
+    calls.assert_none_failed(at_least=500)
+    figures.append(f"a replica that fails every call, ejected: 0 of {calls.answered} calls failed")
 
 
 def test_a_rolling_replace_under_load_costs_no_call(up: Stack, figures: list[str]) -> None:
