@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,23 @@ def test_check(stub: Stub, name: str, status: int) -> None:
     assert check(stub, name) == status
 
 
-@pytest.mark.parametrize("name", ["nothing", "linear/1", "LINEAR", "n" * 100_000])
+@pytest.mark.parametrize("name", ["nothing", "linear/1", "LINEAR", "n" * 4_000])
 def test_check_of_an_unknown_name_is_not_found(stub: Stub, name: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         check(stub, name)
 
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("ask", [check, lambda stub, name: told(watch(stub, name))])
+def test_a_message_that_is_longer_than_any_name_is_refused(
+    stub: Stub, ask: Callable[[Stub, str], int]
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(stub, "n" * 5_000)
+
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "above 4096" in caught.value.details()
 
 
 def test_list_tells_every_state(stub: Stub) -> None:

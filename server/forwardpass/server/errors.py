@@ -216,6 +216,16 @@ class MessageTooLargeError(ServingError):
         )
 
 
+class NamesTooLargeError(ServingError):
+    """A message of names alone beyond what any names take."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"message of {size} bytes is above {limit}, the limit for a request that has names "
+            "alone; send the names and nothing else"
+        )
+
+
 class TooManyRowsError(ServingError):
     """More rows in a call than the operator allows."""
 
@@ -260,6 +270,7 @@ STATUS: dict[type[ServingError], Status] = {
     ModelLoadingError: Status.UNAVAILABLE,
     TooManyRowsError: Status.RESOURCE_EXHAUSTED,
     MessageTooLargeError: Status.RESOURCE_EXHAUSTED,
+    NamesTooLargeError: Status.RESOURCE_EXHAUSTED,
     QueueFullError: Status.RESOURCE_EXHAUSTED,
     DeadlineExpiredError: Status.DEADLINE_EXCEEDED,
     CallCancelledError: Status.CANCELLED,

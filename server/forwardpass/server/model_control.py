@@ -31,7 +31,10 @@ class ModelControl:
             names=["model_repository"],
             rpcs={
                 "RepositoryIndex": rpc_for_caller(pb.RepositoryIndexRequest, self._index),
-                "RepositoryModelLoad": rpc_for_caller(pb.RepositoryModelLoadRequest, self._load),
+                # Of clients that send a model's files along, to be told that they need not.
+                "RepositoryModelLoad": rpc_for_caller(
+                    pb.RepositoryModelLoadRequest, self._load, names_bytes=None
+                ),
                 "RepositoryModelUnload": rpc_for_caller(
                     pb.RepositoryModelUnloadRequest, self._unload
                 ),

@@ -17,6 +17,9 @@ from forwardpass.server.errors import (
 
 logger = logging.getLogger(__name__)
 
+NAMES_BYTES = 2**16
+"""Most of a request that has names alone: without tensors or files in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
@@ -26,6 +29,8 @@ class Rpc:
     """Serialized request, who sent it -> serialized reply; raises ServingError."""
     open: bool = False
     """Whether it answers everybody, so that nobody has to be asked who calls."""
+    names_bytes: int | None = NAMES_BYTES
+    """Most of a request, where it has names alone; None: as of any message."""
 
 
 _M = TypeVar("_M", bound=Message)
@@ -67,7 +72,11 @@ def open_rpc(request_type: type[_M], answer: Callable[[_M], Message]) -> Rpc:
     return Rpc(rpc(request_type, answer, needs=None).answer, open=True)
 
 
-def rpc_for_caller(request_type: type[_M], answer: Callable[[_M, Caller], Message]) -> Rpc:
+def rpc_for_caller(
+    request_type: type[_M],
+    answer: Callable[[_M, Caller], Message],
+    names_bytes: int | None = NAMES_BYTES,
+) -> Rpc:
     """Make an RPC of a function that looks itself at what its caller may do.
 
     What it raises unexpectedly is InternalError.
@@ -84,7 +93,7 @@ def rpc_for_caller(request_type: type[_M], answer: Callable[[_M, Caller], Messag
             logger.exception("unexpected error in the answer to a %s", request_type.DESCRIPTOR.name)
             raise InternalError from error
 
-    return Rpc(call)
+    return Rpc(call, names_bytes=names_bytes)
 
 
 def parse(message_type: type[_M], message: bytes | memoryview) -> _M:

@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from struct import pack
@@ -29,10 +29,10 @@ from support.http2 import (
     frame,
     hello,
     message,
-    read_frames,
     request,
 )
-from support.process import ServerProcess, server_process
+from support.process import server_process
+from support.raw import Raw, end_of
 from support.rpc import Stub
 from support.served import GOOD, assert_answered
 from support.transports import as_default
@@ -74,43 +74,6 @@ def server(models: Path) -> Iterator[Server]:
         yield server
 
 
-class Raw:
-    """A client that speaks frames."""
-
-    def __init__(
-        self, server: Server | ServerProcess, settings: bytes = b"", receive_bytes: int = 0
-    ) -> None:
-        """receive_bytes: what the socket holds at most of what is not read; 0: the default."""
-        self.socket = socket.socket()
-        if receive_bytes:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        self.socket.settimeout(20)
-        self.socket.connect(("127.0.0.1", server.port))
-        self._rest = b""
-        self.socket.sendall(hello(settings))
-
-    def send(self, *frames: bytes) -> None:
-        self.socket.sendall(b"".join(frames))
-
-    def read_until(self, done: Callable[[Frame], bool]) -> list[Frame]:
-        """Read frames up to one; raises EOFError if the server closes before."""
-        frames: list[Frame] = []
-        while True:
-            found = read_frames(self._rest)
-            for each in found:
-                self._rest = self._rest[9 + len(each.payload) :]
-                frames.append(each)
-                if done(each):
-                    return frames
-            data = self.socket.recv(2**18)
-            if not data:
-                raise EOFError(frames)
-            self._rest += data
-
-    def close(self) -> None:
-        self.socket.close()
-
-
 @pytest.fixture
 def raw(server: Server) -> Iterator[Raw]:
     with closing(Raw(server)) as raw:
@@ -119,10 +82,6 @@ def raw(server: Server) -> Iterator[Raw]:
 
 def linear() -> bytes:
     return message(GOOD["linear"].request().SerializeToString())
-
-
-def end_of(stream_id: int) -> Callable[[Frame], bool]:
-    return lambda each: each.stream_id == stream_id and bool(each.flags & 1) and each.kind < 2
 
 
 def statistics(stub: Stub, name: str) -> dict[int, int]:

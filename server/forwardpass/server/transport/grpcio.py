@@ -10,7 +10,7 @@ from forwardpass.server.access import Access
 from forwardpass.server.caller import ANYONE
 from forwardpass.server.certificates import CertificateError, CertificateFiles, Certificates
 from forwardpass.server.config import Config
-from forwardpass.server.errors import MessageTooLargeError, ServingError
+from forwardpass.server.errors import MessageTooLargeError, NamesTooLargeError, ServingError
 from forwardpass.server.gate import Gate
 from forwardpass.server.health import Health
 from forwardpass.server.inference import Call
@@ -130,6 +130,8 @@ class GrpcioServer:
             try:
                 if len(message) > self._limit:
                     raise MessageTooLargeError(len(message), self._limit)
+                if rpc.names_bytes is not None and len(message) > rpc.names_bytes:
+                    raise NamesTooLargeError(len(message), rpc.names_bytes)
                 caller = ANYONE if rpc.open else self._arrivals.caller(context)
                 reply = rpc.answer(message, caller)
             except ServingError as error:

@@ -12,11 +12,14 @@ from threading import Lock, Thread
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from forwardpass.server.errors import NamesTooLargeError
 from forwardpass.server.health import Health
-from forwardpass.server.transport.health_messages import SERVICE, response, unknown
+from forwardpass.server.transport.abort import abort
+from forwardpass.server.transport.health_messages import NAME_BYTES, SERVICE, response, unknown
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +43,15 @@ class HealthTransport:
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return what a grpcio server needs to answer the methods."""
 
-        def watch(request: HealthCheckRequest, context: grpc.ServicerContext, send: Send) -> None:
-            self._watch(request, context, send)
+        def watch(message: bytes, context: grpc.ServicerContext, send: Send) -> None:
+            self._watch(message, context, send)
 
         # grpcio: the stream holds no thread; it is answered through the callback.
         watch.experimental_non_blocking = True  # type: ignore[attr-defined]
-        read, write = HealthCheckRequest.FromString, HealthCheckResponse.SerializeToString
-        methods = {
-            "Check": grpc.unary_unary_rpc_method_handler(self._check, read, write),
-            "Watch": grpc.unary_stream_rpc_method_handler(watch, read, write),
+        write = HealthCheckResponse.SerializeToString
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check, None, write),
+            "Watch": grpc.unary_stream_rpc_method_handler(watch, None, write),
         }
         messages: Any = health_pb2
         # Older versions of grpcio-health-checking have no such messages.
@@ -65,10 +68,8 @@ class HealthTransport:
         self._changed.put(None)
         self._teller.join()
 
-    def _check(
-        self, request: HealthCheckRequest, context: grpc.ServicerContext
-    ) -> HealthCheckResponse:
-        name = request.service
+    def _check(self, message: bytes, context: grpc.ServicerContext) -> HealthCheckResponse:
+        name = _name(message, context)
         if name not in self._serving:
             context.abort(grpc.StatusCode.NOT_FOUND, unknown(name))
         return response(self._serving.get(name))
@@ -76,10 +77,8 @@ class HealthTransport:
     def _states(self) -> dict[str, HealthCheckResponse]:
         return {name: response(self._serving.get(name)) for name in list(self._serving)}
 
-    def _watch(
-        self, request: HealthCheckRequest, context: grpc.ServicerContext, send: Send
-    ) -> None:
-        name = request.service
+    def _watch(self, message: bytes, context: grpc.ServicerContext, send: Send) -> None:
+        name = _name(message, context)
 
         def leave() -> None:
             with self._lock:
@@ -108,3 +107,13 @@ class HealthTransport:
                     send(response(self._serving.get(name)))
                 except Exception:
                     logger.exception("a watcher of %r could not be told", name)
+
+
+def _name(message: bytes, context: grpc.ServicerContext) -> str:
+    """Return what a request asks for; ends the call if that cannot be told."""
+    if len(message) > NAME_BYTES:
+        abort(context, NamesTooLargeError(len(message), NAME_BYTES))
+    try:
+        return str(HealthCheckRequest.FromString(message).service)
+    except (DecodeError, UnicodeDecodeError):
+        context.abort(grpc.StatusCode.INTERNAL, "the message is no HealthCheckRequest")

@@ -3,6 +3,9 @@
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 SERVICE = "grpc.health.v1.Health"
+NAME_BYTES = 2**12
+"""Most of a request: it has one name, which is kept as long as it is watched, and anybody may ask.
+A model's name is that of a file or a folder."""
 
 
 def response(serving: bool | None) -> HealthCheckResponse:

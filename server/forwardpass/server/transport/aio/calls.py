@@ -5,7 +5,12 @@ from typing import Protocol
 
 from forwardpass.proto import timing
 from forwardpass.server.caller import ANYONE, Caller
-from forwardpass.server.errors import InternalError, ServingError
+from forwardpass.server.errors import (
+    InternalError,
+    MessageTooLargeError,
+    NamesTooLargeError,
+    ServingError,
+)
 from forwardpass.server.inference import Call, Reply
 from forwardpass.server.origin import NOWHERE, REQUEST_ID, Origin
 from forwardpass.server.transport.aio.answers import (
@@ -19,6 +24,7 @@ from forwardpass.server.transport.aio.answers import (
 from forwardpass.server.transport.aio.arrivals import Arrivals, Peer
 from forwardpass.server.transport.aio.memory import RequestMemory
 from forwardpass.server.transport.aio.messages import (
+    LARGE_BYTES,
     BadMessageError,
     MessageReader,
     pack,
@@ -43,7 +49,10 @@ _COPIED_BYTES = 2**14
 class Exchange:
     """One call on a stream whose messages do not come, or are not answered, all at once."""
 
-    def __init__(self, wire: "Wire", stream: Stream, request: Request) -> None:
+    def __init__(
+        self, wire: "Wire", stream: Stream, request: Request, names_bytes: int | None = None
+    ) -> None:
+        """names_bytes: most of a message, where it has names alone; None: as of any."""
         self.wire = wire
         self.stream = stream
         self.request = request
@@ -53,9 +62,11 @@ class Exchange:
         """Whether a message has to come: it may not take for ever."""
         self._awaited_since = wire.now
         self._awaited_from = 0
-        self._reader = MessageReader(wire.max_message_bytes, request.encoding, wire.memory.room)
-        self._held = 0
+        self._reader = _reader(wire, request, names_bytes)
+        self._coming = 0
         """What of the message under way is counted in the server's memory."""
+        self._kept = 0
+        """What of messages that are whole is."""
         self.origin = wire.arrivals.origin(request, wire.peer)
         self._headed = False
         self._over = False
@@ -74,20 +85,22 @@ class Exchange:
             for message in self._messages():
                 self._awaited_since = self.wire.now
                 self._awaited_from = self._reader.received
+                self._count()
                 self.on_message(message)
                 if self._over:
                     return
+                if memory.full and len(message) >= LARGE_BYTES:
+                    self.fail(memory.refusal())
+                    return
             if idle and self._reader.partial:
                 self._awaited_since = self.wire.now
-            memory.used += self._reader.held - self._held
-            self._held = self._reader.held
-            if memory.full and self._held:
-                self.fail(memory.refusal())
-                return
+            self._count()
             if stream.ended:
                 if self._reader.partial:
                     raise BadMessageError("the request ended inside a message")
                 self.on_end()
+            elif memory.full and self._coming + self._kept:
+                self.fail(memory.refusal())
             else:
                 self.grant()
         except ServingError as error:
@@ -105,6 +118,28 @@ class Exchange:
             yield from reader.place(placed)
         yield from reader.feed(*received)
         stream.sink = reader.sink
+
+    def _count(self) -> None:
+        """Count what came of the message under way in the server's memory."""
+        coming = self._reader.held
+        self.wire.memory.used += coming - self._coming
+        self._coming = coming
+
+    def keep(self, message: Payload) -> None:
+        """Count a whole message in the server's memory, until the call's end or `hand_over`."""
+        size = len(message)
+        self._kept += size
+        self.wire.memory.used += size
+
+    def hand_over(self, message: Payload) -> int:
+        """Leave a message that was kept to someone who counts its bytes off; return how many."""
+        size = len(message)
+        self._kept -= size
+        return size
+
+    def let_go(self, message: Payload) -> None:
+        """Count a message off that was kept."""
+        self.wire.memory.used -= self.hand_over(message)
 
     @property
     def over(self) -> bool:
@@ -183,10 +218,17 @@ class Exchange:
             self._over = True
             # In a cycle with its stream the call's message would wait for the garbage collector.
             self.stream.sink, self.stream.owner = None, _ENDED
-            self.wire.memory.used -= self._held
+            self.wire.memory.used -= self._coming + self._kept
             self.wire.over(self)
             self.wire.dirty()
             self.on_gone()
+
+
+def _reader(wire: "Wire", request: Request, names_bytes: int | None) -> MessageReader:
+    limit, encoding, room = wire.max_message_bytes, request.encoding, wire.memory.room
+    if names_bytes is not None and names_bytes < limit:
+        return MessageReader(names_bytes, encoding, room, NamesTooLargeError)
+    return MessageReader(limit, encoding, room, MessageTooLargeError)
 
 
 class _Ended:

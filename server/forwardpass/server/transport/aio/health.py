@@ -15,7 +15,7 @@ from forwardpass.server.transport.aio.calls import Wire
 from forwardpass.server.transport.aio.messages import BadMessageError
 from forwardpass.server.transport.aio.methods import Method, UnaryExchange
 from forwardpass.server.transport.aio.requests import Request
-from forwardpass.server.transport.health_messages import SERVICE, response, unknown
+from forwardpass.server.transport.health_messages import NAME_BYTES, SERVICE, response, unknown
 from forwardpass.server.transport.http2.stream import Payload, Stream
 from forwardpass.server.transport.status import Outcome
 
@@ -81,7 +81,7 @@ class HealthMethods:
 
 class _HealthExchange(UnaryExchange):
     def __init__(self, health: HealthMethods, wire: Wire, stream: Stream, request: Request) -> None:
-        super().__init__(wire, stream, request)
+        super().__init__(wire, stream, request, NAME_BYTES)
         self._health = health
 
 
@@ -110,6 +110,7 @@ class _Watch(_HealthExchange):
 
     def on_request(self, message: Payload) -> None:
         self._name = _name(message)
+        self.let_go(message)
         self._health.watch(self._name, self)
 
     def on_gone(self) -> None:

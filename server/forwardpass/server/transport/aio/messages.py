@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from struct import Struct
 
-from forwardpass.server.errors import MessageTooLargeError
+from forwardpass.server.errors import MessageTooLargeError, ServingError
 from forwardpass.server.transport.http2.stream import Payload
 from forwardpass.server.transport.status import Outcome
 
@@ -17,6 +17,9 @@ _INTERNAL = 13
 LARGE_BYTES = 2**16
 """What is not copied once more to be bytes, which are quicker to read than a view."""
 _WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
+
+TooLarge = Callable[[int, int], ServingError]
+"""Makes the error of a message of so many bytes above a limit."""
 
 
 class BadMessageError(Exception):
@@ -40,6 +43,7 @@ class MessageReader:
         "_prefix",
         "_room",
         "_size",
+        "_too_large",
         "received",
     )
 
@@ -48,14 +52,17 @@ class MessageReader:
         limit: int,
         encoding: bytes,
         find_room: Callable[[int], memoryview | None] | None = None,
+        too_large: TooLarge = MessageTooLargeError,
     ) -> None:
         """Prepare; limit is on a message's bytes, compressed and not.
 
         find_room: returns memory for a large message of so many bytes, if there is some.
+        too_large: what is raised above the limit.
         """
         self._limit = limit
         self._encoding = encoding
         self._find_room = find_room
+        self._too_large = too_large
         self._prefix = b""
         self._compressed = False
         self._size = 0
@@ -98,8 +105,8 @@ class MessageReader:
     def feed(self, *payloads: Payload) -> Iterator[Payload]:
         """Yield the messages that are whole now; payloads may be reused after that.
 
-        Large ones are views of memory of their own. Raises MessageTooLargeError before memory
-        is taken, BadMessageError for bytes that are no message.
+        Large ones are views of memory of their own. Raises what is for a message above the
+        limit before memory is taken, BadMessageError for bytes that are no message.
         """
         for payload in payloads:
             size = len(payload)
@@ -171,15 +178,19 @@ class MessageReader:
         if flag and self._encoding == b"identity":
             raise BadMessageError("the message is compressed, and grpc-encoding says it is not")
         if size > self._limit:
-            raise MessageTooLargeError(size, self._limit)
+            raise self._too_large(size, self._limit)
         self._compressed = bool(flag)
         return int(size)
 
     def _unpacked(self, message: Payload) -> Payload:
-        return unpack(message, self._encoding, self._limit) if self._compressed else message
+        if not self._compressed:
+            return message
+        return unpack(message, self._encoding, self._limit, self._too_large)
 
 
-def unpack(message: Payload, encoding: bytes, limit: int) -> bytes:
+def unpack(
+    message: Payload, encoding: bytes, limit: int, too_large: TooLarge = MessageTooLargeError
+) -> bytes:
     """Decompress a message, as far as the limit."""
     unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
     try:
@@ -187,7 +198,7 @@ def unpack(message: Payload, encoding: bytes, limit: int) -> bytes:
     except zlib.error as error:
         raise BadMessageError(f"the message is not what {encoding.decode()} makes") from error
     if len(unpacked) > limit:
-        raise MessageTooLargeError(len(unpacked), limit)
+        raise too_large(len(unpacked), limit)
     if not unpacker.eof or unpacker.unused_data:
         raise BadMessageError(f"the message is not all of what {encoding.decode()} makes")
     return unpacked

@@ -6,7 +6,7 @@ from forwardpass.server.caller import ANYONE
 from forwardpass.server.errors import InternalError, ServingError, ShuttingDownError
 from forwardpass.server.rpc import Rpc
 from forwardpass.server.transport.aio.calls import Exchange, InferCall, Wire
-from forwardpass.server.transport.aio.messages import LARGE_BYTES, BadMessageError
+from forwardpass.server.transport.aio.messages import BadMessageError
 from forwardpass.server.transport.aio.requests import Request
 from forwardpass.server.transport.http2.stream import Payload, Stream
 from forwardpass.server.transport.status import Outcome
@@ -28,21 +28,23 @@ class UnaryExchange(Exchange):
         if self._message is not None:
             raise BadMessageError("expected one message, got several")
         self._message = message
+        self.keep(message)
 
     def on_end(self) -> None:
         """Answer."""
-        if self._message is None:
+        message, self._message = self._message, None
+        if message is None:
             raise BadMessageError("expected one message, got none")
         self.awaited = False
-        self.on_request(self._message)
+        self.on_request(message)
 
     def on_request(self, message: Payload) -> None:
-        """Answer."""
+        """Answer; the message is counted in the server's memory as one that is kept."""
         raise NotImplementedError
 
 
 class InferExchange(UnaryExchange):
-    """A ModelInfer call whose message comes in parts, or compressed."""
+    """A ModelInfer call whose message is large, comes in parts or is compressed."""
 
     def on_request(self, message: Payload) -> None:
         """Hand the call over to where those of the common form go."""
@@ -53,15 +55,8 @@ class InferExchange(UnaryExchange):
         call = InferCall(
             wire, self.stream, self.request, message, self.deadline, caller, self.origin
         )
-        if len(message) >= LARGE_BYTES:
-            memory = self.wire.memory
-            call.held = len(message)
-            memory.used += call.held
-            if memory.full:
-                memory.used -= call.held
-                self.fail(memory.refusal())
-                return
-        self.wire.submit(call)
+        call.held = self.hand_over(message)
+        wire.submit(call)
         self.end()
 
     def fail(self, error: ServingError | Outcome) -> None:
@@ -78,18 +73,27 @@ class RpcExchange(UnaryExchange):
         self, wire: Wire, stream: Stream, request: Request, answer: Rpc, work: Work | None
     ) -> None:
         """work: None for what takes less time than a thread's turn."""
-        super().__init__(wire, stream, request)
+        super().__init__(wire, stream, request, answer.names_bytes)
         self._rpc = answer
         self._work = work
 
     def on_request(self, message: Payload) -> None:
         """Call the method."""
-        data, wire = bytes(message), self.wire
-        caller = ANYONE if self._rpc.open else wire.arrivals.caller(self.request, wire.peer)
+        answer, data = self._rpc.answer, bytes(message)
+        caller = (
+            ANYONE if self._rpc.open else self.wire.arrivals.caller(self.request, self.wire.peer)
+        )
         if self._work is None:
-            self._finish(self._rpc.answer(data, caller))
-        else:
-            self._work(lambda: self._rpc.answer(data, caller), self._finish)
+            self._finish(answer(data, caller))
+            return
+        memory, held = self.wire.memory, self.hand_over(message)
+
+        def finish(result: bytes | Exception) -> None:
+            # Also of a call that was cancelled: it waited for a thread all the same.
+            memory.used -= held
+            self._finish(result)
+
+        self._work(lambda: answer(data, caller), finish)
 
     def _finish(self, result: bytes | Exception) -> None:
         if isinstance(result, bytes):

@@ -9,6 +9,7 @@ from forwardpass.server.origin import REQUEST_ID, Origin
 from forwardpass.server.transport.aio.answers import trailers
 from forwardpass.server.transport.aio.arrivals import Peer
 from forwardpass.server.transport.aio.calls import Exchange, InferCall, ReadCall
+from forwardpass.server.transport.aio.messages import LARGE_BYTES
 from forwardpass.server.transport.aio.methods import InferExchange
 from forwardpass.server.transport.aio.requests import Request
 from forwardpass.server.transport.http2.connection import Connection
@@ -41,6 +42,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_dirty",
         "_lost",
         "_server",
+        "_small_bytes",
         "_stuck",
         "_stuck_since",
         "_target",
@@ -81,6 +83,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._aged = False
         self._lost = False
         self.max_message_bytes = server.max_message_bytes
+        self._small_bytes = min(server.max_message_bytes, LARGE_BYTES - 1)
+        """Most of a message that is not counted in the server's memory."""
         self.memory = server.memory
         self.arrivals = server.arrivals
         self._stuck: tuple[int, int] = (0, 0)
@@ -313,11 +317,11 @@ class ClientConnection(asyncio.BufferedProtocol):
             request = stream.request.meaning = Request(stream.request, self._server.methods)
         if request.method is InferExchange and stream.ended and len(stream.received) == 1:
             payload = stream.received[0]
-            # The common form: one whole message that is not compressed.
+            # The common form: one whole small message that is not compressed.
             size = len(payload) - 5
             if (
                 payload[0] == 0
-                and int.from_bytes(payload[1:5], "big") == size <= self.max_message_bytes
+                and int.from_bytes(payload[1:5], "big") == size <= self._small_bytes
                 and not self._server.closed
             ):
                 timeout_s = request.timeout_s

@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
+from forwardpass.server.rpc import NAMES_BYTES
 from forwardpass.server.transport.aio.calls import Exchange, Wire
 from forwardpass.server.transport.aio.messages import BadMessageError
 from forwardpass.server.transport.aio.methods import Method
@@ -38,7 +39,7 @@ class _Reflection(Exchange):
     def __init__(
         self, servicer: Callable[[], Any], wire: Wire, stream: Stream, request: Request
     ) -> None:
-        super().__init__(wire, stream, request)
+        super().__init__(wire, stream, request, NAMES_BYTES)
         self.awaited = False
         self._servicer = servicer
 

@@ -3,7 +3,6 @@
 from collections import deque
 from functools import partial
 
-from forwardpass.server.caller import Caller
 from forwardpass.server.errors import (
     InternalError,
     ServingError,
@@ -14,10 +13,14 @@ from forwardpass.server.errors import (
 from forwardpass.server.inference import Call
 from forwardpass.server.streaming import WINDOW, stream_message
 from forwardpass.server.transport.aio.calls import Exchange, Wire
+from forwardpass.server.transport.aio.messages import LARGE_BYTES
 from forwardpass.server.transport.aio.methods import Method
 from forwardpass.server.transport.aio.requests import Request
 from forwardpass.server.transport.http2.stream import Payload, Stream
 from forwardpass.server.transport.status import Outcome
+
+_AHEAD_BYTES = 2**24
+"""Of a stream's messages that are not answered: above it the caller is not asked for more."""
 
 
 class OpenStreams:
@@ -61,9 +64,11 @@ class StreamExchange(Exchange):
         super().__init__(wire, stream, request)
         self.awaited = False
         self._open_streams = open_streams
-        self._unread: deque[Payload] = deque()
-        """Messages that wait for earlier ones to be answered."""
+        self._unread: deque[StreamCall] = deque()
+        """Calls that wait for earlier ones to be answered."""
         self._under_way: deque[StreamCall] = deque()
+        self.ahead = 0
+        """Bytes of the messages of both."""
         self._ended = False
         self._fault: ServingError | Outcome | None = None
         """What the stream ends with once everything before it is answered."""
@@ -82,7 +87,7 @@ class StreamExchange(Exchange):
     def on_message(self, message: Payload) -> None:
         """Line the call up."""
         if not self._ended:
-            self._unread.append(message)
+            self._unread.append(StreamCall(self, message))
 
     def on_end(self) -> None:
         """End once everything is answered."""
@@ -103,24 +108,27 @@ class StreamExchange(Exchange):
     def on_gone(self) -> None:
         """Make room for another stream."""
         self._open_streams.leave(self)
-        self._unread.clear()
+        self._drop_unread()
         self._under_way.clear()
 
     def on_answer(self) -> None:
         """Send the answers whose turn it is."""
-        while self._under_way and self._under_way[0].answer is not None:
-            call = self._under_way.popleft()
-            self.send(stream_message(call, call.answer or InternalError()))
+        while self._under_way and self._under_way[0].reply is not None:
+            self.send(self._under_way.popleft().reply or b"")
         self._go_on()
 
     def grant(self) -> None:
         """Let the caller send on, but for what has no room in the line."""
-        if not self._ended and len(self._unread) < WINDOW:
+        if not self._ended and len(self._unread) < WINDOW and self.ahead < _AHEAD_BYTES:
             window = self.wire.connection.stream_window
             lacking = max(window, self.missing) - self.stream.credit
             if lacking > window // 2:
                 self.wire.connection.grant(self.stream, lacking)
                 self.wire.dirty()
+
+    def _drop_unread(self) -> None:
+        while self._unread:
+            self._unread.popleft().let_go()
 
     def _go_on(self) -> None:
         if self.over:
@@ -130,10 +138,11 @@ class StreamExchange(Exchange):
                 # Each time: a token may be revoked while its stream is open.
                 caller = self.wire.arrivals.caller(self.request, self.wire.peer)
             except UnauthenticatedError as error:
-                self._unread.clear()
+                self._drop_unread()
                 self._ended, self._fault = True, error
                 break
-            call = StreamCall(self, self._unread.popleft(), caller)
+            call = self._unread.popleft()
+            call.caller = caller
             self._under_way.append(call)
             self.wire.submit(call)
         if not self._ended:
@@ -148,14 +157,33 @@ class StreamExchange(Exchange):
 class StreamCall(Call):
     """One call of a stream."""
 
-    __slots__ = ("_exchange",)
+    __slots__ = ("_exchange", "_held", "reply")
 
-    def __init__(self, exchange: StreamExchange, message: Payload, caller: Caller) -> None:
+    def __init__(self, exchange: StreamExchange, message: Payload) -> None:
         super().__init__(
-            message, exchange.deadline, exchange.stream.is_open, caller, exchange.origin
+            message, exchange.deadline, exchange.stream.is_open, origin=exchange.origin
         )
         self._exchange = exchange
+        self.reply: bytes | None = None
+        """What the stream's message says of the answer, once there is one."""
+        size = len(message)
+        exchange.ahead += size
+        self._held = size if size >= LARGE_BYTES else 0
+        """Bytes counted in the server's memory: of small messages a stream has only so many."""
+        exchange.wire.memory.used += self._held
 
     def respond(self) -> None:
         """Send the answer, if none is owed before it."""
-        self._exchange.on_answer()
+        exchange = self._exchange
+        if not exchange.over:
+            self.reply = stream_message(self, self.answer or InternalError())
+        self.let_go()
+        exchange.on_answer()
+
+    def let_go(self) -> None:
+        """Let go of the message, which may be large; the answer may have to wait for others."""
+        exchange = self._exchange
+        exchange.ahead -= len(self.message)
+        exchange.wire.memory.used -= self._held
+        self._held = 0
+        self.message = b""
