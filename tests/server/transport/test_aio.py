@@ -44,7 +44,7 @@ from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.app import Server
 from forwardpass.server.config import Config, Transport
 from forwardpass.server.guard import Limits
-from forwardpass.server.transport.aio import calls as aio_calls
+from forwardpass.server.transport.aio import patience
 from forwardpass.server.transport.http2.errors import ErrorCode
 
 
@@ -156,7 +156,7 @@ def test_requests_on_their_way_take_only_so_much_memory(models: Path) -> None:
 def test_a_request_that_does_not_come_is_given_up(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aio_calls, "BODY_S", 0.3)
+    monkeypatch.setattr(patience, "BODY_S", 0.3)
     with Server(configured(models)) as server, closing(Raw(server)) as raw:
         raw.send(request(1, None), frame(DATA, 0, 1, linear()[:20]))
         raw.send(request(3, None))

@@ -30,6 +30,7 @@ from forwardpass.server.transport.aio.messages import (
     pack,
     pack_prefix,
 )
+from forwardpass.server.transport.aio.patience import Patience
 from forwardpass.server.transport.aio.requests import Request
 from forwardpass.server.transport.http2.connection import Connection
 from forwardpass.server.transport.http2.errors import ErrorCode
@@ -37,9 +38,6 @@ from forwardpass.server.transport.http2.sending import AnswerForm
 from forwardpass.server.transport.http2.stream import Payload, Stream
 from forwardpass.server.transport.status import Outcome
 
-BODY_S = 30.0
-_LEAST_BYTES_PER_S = 1024
-"""A message has so long to come, and longer the more of it came."""
 _DEADLINE_EXCEEDED = 4
 
 _COPIED_BYTES = 2**14
@@ -60,8 +58,7 @@ class Exchange:
         """On the clock of time.monotonic."""
         self.awaited = True
         """Whether a message has to come: it may not take for ever."""
-        self._awaited_since = wire.now
-        self._awaited_from = 0
+        self._patience = Patience(wire.now)
         self._reader = _reader(wire, request, names_bytes)
         self._coming = 0
         """What of the message under way is counted in the server's memory."""
@@ -83,8 +80,7 @@ class Exchange:
         memory = self.wire.memory
         try:
             for message in self._messages():
-                self._awaited_since = self.wire.now
-                self._awaited_from = self._reader.received
+                self._patience.restart(self.wire.now, self._reader.received)
                 self._count()
                 self.on_message(message)
                 if self._over:
@@ -93,7 +89,7 @@ class Exchange:
                     self.fail(memory.refusal())
                     return
             if idle and self._reader.partial:
-                self._awaited_since = self.wire.now
+                self._patience.restart(self.wire.now, self._reader.received)
             self._count()
             if stream.ended:
                 if self._reader.partial:
@@ -163,8 +159,11 @@ class Exchange:
         if self.deadline is not None and now >= self.deadline:
             self.fail(Outcome(_DEADLINE_EXCEEDED, "the deadline passed"))
         elif self.awaited or self._reader.partial:
-            came = self._reader.received + self.stream.placed - self._awaited_from
-            if now - self._awaited_since > BODY_S + came / _LEAST_BYTES_PER_S:
+            came = self._reader.received + self.stream.placed
+            # A caller that has to wait for us is not slow. One of a single message never has to.
+            if not self.wire.listening or not (self.awaited or self.stream.credit > 0):
+                self._patience.restart(now, came)
+            elif self._patience.over(now, came):
                 self.fail(Outcome(_DEADLINE_EXCEEDED, "the request comes too slowly"))
 
     def on_message(self, message: Payload) -> None:
@@ -260,6 +259,10 @@ class Wire(Protocol):
     @property
     def closed(self) -> bool:
         """Whether the server takes no more calls."""
+
+    @property
+    def listening(self) -> bool:
+        """Whether the client may send: not while it does not take its answers."""
 
     def submit(self, call: "ReadCall") -> None:
         """Have a call answered in the next turn."""

@@ -3,7 +3,12 @@
 from collections.abc import Callable
 
 from forwardpass.server.caller import ANYONE
-from forwardpass.server.errors import InternalError, ServingError, ShuttingDownError
+from forwardpass.server.errors import (
+    InternalError,
+    ServingError,
+    ShuttingDownError,
+    UnauthenticatedError,
+)
 from forwardpass.server.rpc import Rpc
 from forwardpass.server.transport.aio.calls import Exchange, InferCall, Wire
 from forwardpass.server.transport.aio.messages import BadMessageError
@@ -22,6 +27,23 @@ class UnaryExchange(Exchange):
     """Waits for the message and the request's end."""
 
     _message: Payload | None = None
+    caller = ANYONE
+    """Who calls, where that was asked."""
+    _stranger: UnauthenticatedError | None = None
+
+    def ask(self) -> None:
+        """Ask who calls, before anything is kept of a message that may never be whole."""
+        try:
+            self.caller = self.wire.arrivals.caller(self.request, self.wire.peer)
+        except UnauthenticatedError as error:
+            self._stranger = error
+
+    def news(self) -> None:
+        """Read what came, unless nobody knows who sends it."""
+        if self._stranger is None or self.stream.reset is not None:
+            super().news()
+        else:
+            self.fail(self._stranger)
 
     def on_message(self, message: Payload) -> None:
         """Keep the one message."""
@@ -46,17 +68,19 @@ class UnaryExchange(Exchange):
 class InferExchange(UnaryExchange):
     """A ModelInfer call whose message is large, comes in parts or is compressed."""
 
+    def __init__(self, wire: Wire, stream: Stream, request: Request) -> None:
+        super().__init__(wire, stream, request)
+        self.ask()
+
     def on_request(self, message: Payload) -> None:
         """Hand the call over to where those of the common form go."""
         if self.wire.closed:
             raise ShuttingDownError
-        wire = self.wire
-        caller = wire.arrivals.caller(self.request, wire.peer)
         call = InferCall(
-            wire, self.stream, self.request, message, self.deadline, caller, self.origin
+            self.wire, self.stream, self.request, message, self.deadline, self.caller, self.origin
         )
         call.held = self.hand_over(message)
-        wire.submit(call)
+        self.wire.submit(call)
         self.end()
 
     def fail(self, error: ServingError | Outcome) -> None:
@@ -76,13 +100,12 @@ class RpcExchange(UnaryExchange):
         super().__init__(wire, stream, request, answer.names_bytes)
         self._rpc = answer
         self._work = work
+        if not answer.open:
+            self.ask()
 
     def on_request(self, message: Payload) -> None:
         """Call the method."""
-        answer, data = self._rpc.answer, bytes(message)
-        caller = (
-            ANYONE if self._rpc.open else self.wire.arrivals.caller(self.request, self.wire.peer)
-        )
+        answer, data, caller = self._rpc.answer, bytes(message), self.caller
         if self._work is None:
             self._finish(answer(data, caller))
             return

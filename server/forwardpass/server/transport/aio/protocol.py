@@ -39,6 +39,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_aged",
         "_cancelled",
+        "_deaf",
         "_dirty",
         "_lost",
         "_server",
@@ -91,6 +92,13 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._stuck_since = self.now
         """What waits to be written, and since when nothing of it was."""
         self._dirty = False
+        self._deaf = False
+        """Whether nothing is read: the client does not take its answers."""
+
+    @property
+    def listening(self) -> bool:
+        """Whether the client may send: not while it does not take its answers."""
+        return not (self._deaf or self.connection.holding)
 
     @property
     def closed(self) -> bool:
@@ -160,12 +168,14 @@ class ClientConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Let answers wait, and the client's next calls with them, until it reads."""
         self.connection.pause()
+        self._deaf = True
         if not self._lost:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on."""
         self.connection.resume()
+        self._deaf = False
         if not self._lost:
             self._transport.resume_reading()
             self.dirty()
