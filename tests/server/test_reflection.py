@@ -134,3 +134,10 @@ def test_streams_of_reflection_that_stay_open_keep_nobody_waiting(tmp_path: Path
             done.set()
             for stream in streams:
                 stream.cancel()
+
+
+def test_a_stream_of_reflection_goes_on_beyond_its_window(stub: Stub) -> None:
+    symbols = [f"{number}." + 30_000 * "x" for number in range(120)]
+    asked = (reflection_pb2.ServerReflectionRequest(file_containing_symbol=s) for s in symbols)
+    answers = [each.original_request.file_containing_symbol for each in opened(stub, "v1", asked)]
+    assert answers == symbols

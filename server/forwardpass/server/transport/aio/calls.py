@@ -154,6 +154,14 @@ class Exchange:
             self.wire.connection.grant(self.stream, lacking)
             self.wire.dirty()
 
+    def grant_ahead(self) -> None:
+        """Let the caller send on, message after message."""
+        window = self.wire.connection.stream_window
+        lacking = max(window, self.missing) - self.stream.credit
+        if lacking > window // 2:
+            self.wire.connection.grant(self.stream, lacking)
+            self.wire.dirty()
+
     def tick(self, now: float) -> None:
         """End the call if its time, or that of its message, is over."""
         if self.deadline is not None and now >= self.deadline:
@@ -263,6 +271,10 @@ class Wire(Protocol):
     @property
     def listening(self) -> bool:
         """Whether the client may send: not while it does not take its answers."""
+
+    @property
+    def piled_up(self) -> bool:
+        """Whether no more answers may be made, until the client has taken some."""
 
     def submit(self, call: "ReadCall") -> None:
         """Have a call answered in the next turn."""

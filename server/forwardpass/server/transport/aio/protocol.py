@@ -101,6 +101,11 @@ class ClientConnection(asyncio.BufferedProtocol):
         return not (self._deaf or self.connection.holding)
 
     @property
+    def piled_up(self) -> bool:
+        """Whether no more answers may be made, until the client has taken some."""
+        return self.connection.queued_bytes > _MAX_QUEUED_BYTES
+
+    @property
     def closed(self) -> bool:
         """Whether the server takes no more calls."""
         return self._server.closed

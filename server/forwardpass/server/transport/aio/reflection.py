@@ -1,5 +1,6 @@
 """Server reflection on the event loop."""
 
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -34,22 +35,57 @@ def reflection_methods(services: tuple[str, ...]) -> dict[bytes, Method]:
 
 
 class _Reflection(Exchange):
-    """A stream of questions, each answered at once."""
+    """A stream of questions, each answered at once, as long as the caller takes the answers."""
 
     def __init__(
         self, servicer: Callable[[], Any], wire: Wire, stream: Stream, request: Request
     ) -> None:
         super().__init__(wire, stream, request, NAMES_BYTES)
         self.awaited = False
+        self._unread: deque[Payload] = deque()
+        """Questions that wait for earlier answers to be taken."""
+        self._ended = False
         self._servicer = servicer
 
     def on_message(self, message: Payload) -> None:
-        try:
-            question = ServerReflectionRequest.FromString(bytes(message))
-        except (DecodeError, UnicodeDecodeError) as error:
-            raise BadMessageError("the message is no ServerReflectionRequest") from error
-        for answer in self._servicer().ServerReflectionInfo(iter([question]), _NO_CONTEXT):
-            self.send(answer.SerializeToString())
+        self.keep(message)
+        self._unread.append(message)
+        self._go_on()
 
     def on_end(self) -> None:
-        self.succeed()
+        self._ended = True
+        self._go_on()
+
+    def on_gone(self) -> None:
+        self._unread.clear()
+
+    def tick(self, now: float) -> None:
+        super().tick(now)
+        if self._unread:
+            self._go_on()
+
+    def grant(self) -> None:
+        if not self._unread:
+            self.grant_ahead()
+
+    def _go_on(self) -> None:
+        """Answer what was asked; an answer is many times as long as its question."""
+        while self._unread:
+            if self.wire.piled_up:
+                # As for the client's calls: what it sends is not taken note of.
+                self.wire.connection.holding = True
+                return
+            message = self._unread.popleft()
+            self.let_go(message)
+            try:
+                question = ServerReflectionRequest.FromString(bytes(message))
+            except (DecodeError, UnicodeDecodeError):
+                error = BadMessageError("the message is no ServerReflectionRequest")
+                self.fail(error.outcome)
+                return
+            for answer in self._servicer().ServerReflectionInfo(iter([question]), _NO_CONTEXT):
+                self.send(answer.SerializeToString())
+        if self._ended:
+            self.succeed()
+        else:
+            self.grant()

@@ -120,11 +120,7 @@ class StreamExchange(Exchange):
     def grant(self) -> None:
         """Let the caller send on, but for what has no room in the line."""
         if not self._ended and len(self._unread) < WINDOW and self.ahead < _AHEAD_BYTES:
-            window = self.wire.connection.stream_window
-            lacking = max(window, self.missing) - self.stream.credit
-            if lacking > window // 2:
-                self.wire.connection.grant(self.stream, lacking)
-                self.wire.dirty()
+            self.grant_ahead()
 
     def _drop_unread(self) -> None:
         while self._unread:
