@@ -146,7 +146,7 @@ class AsyncClient:
         return await self._run(self._core.model_ready(model, version))
 
     async def metadata(self, model: str, version: str = "") -> ModelSpec:
-        """Return the model's inputs, outputs and properties; fetched once and kept."""
+        """Return the model's inputs, outputs and properties; as `Client.metadata`."""
         return await self._run(self._core.metadata(model, version))
 
     async def server_metadata(self) -> ServerSpec:

@@ -141,7 +141,10 @@ class BlockingCalls(ABC):
         return self._run(self._core.model_ready(model, version))
 
     def metadata(self, model: str, version: str = "") -> ModelSpec:
-        """Return the model's inputs, outputs and properties; fetched once and kept."""
+        """Return the model's inputs, outputs and properties.
+
+        They are kept until a call does not fit them, or another version answers it.
+        """
         return self._run(self._core.metadata(model, version))
 
     def server_metadata(self) -> ServerSpec:

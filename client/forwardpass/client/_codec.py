@@ -4,9 +4,10 @@ All clients share this module; nothing here waits or knows where bytes go.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
@@ -60,13 +61,43 @@ class Request(NamedTuple):
     """The row axis was added, so that the outputs lose theirs."""
 
 
+class Answer(NamedTuple):
+    """A reply that is not read yet, and what it answers."""
+
+    version: str
+    reply: bytes
+    request: Request
+
+
+class OtherVersionError(ProtocolError):
+    """The reply is of another version than the metadata with which it would be read."""
+
+    def __init__(self, answer: Answer, expected: str, *, target: str, model: str) -> None:
+        super().__init__(
+            f"expected an answer of version {expected!r}, got one of {answer.version!r}; ask for "
+            "a version that the server serves, or check that it keeps to the version asked for",
+            target=target,
+            model=model,
+        )
+        self.answer = answer
+
+
 class ModelCodec:
     """Requests to one model and its replies."""
 
-    def __init__(self, spec: ModelSpec, model: str, version: str, target: str) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        model: str,
+        version: str,
+        target: str,
+        answering: str | None = None,
+    ) -> None:
         """Take the model's metadata, and the names by which the caller asks for it.
 
-        version: empty for the server's choice. target: for the errors' texts.
+        version: empty for the server's choice. target: for the errors' texts. answering: the
+        version whose metadata they are, and whose replies are read; empty if it is not known,
+        None to read those of any.
         """
         # With JSON and the contract of files: nothing to wait for before there is a model.
         from forwardpass.client._columns import feature_names, output_columns
@@ -74,6 +105,7 @@ class ModelCodec:
         self.spec = spec
         self.model = model
         self.version = version
+        self.answering = answering
         self._target = target
         self._outputs = {output.name: output for output in spec.outputs}
         self._features = feature_names(spec)
@@ -82,6 +114,17 @@ class ModelCodec:
         """Of rows that may be cut into several calls; None if they may not."""
         self._layouts: dict[int, Layout] = {}
         """The last one seen of each length."""
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether requests or answers go by names that only the metadata tell."""
+        return bool(self._features or self._columns)
+
+    def asked_as(self, version: str, answering: str | None) -> Self:
+        """Return this codec for callers that ask by another version, or label."""
+        codec = copy(self)
+        codec.version, codec.answering = version, answering
+        return codec
 
     def read(self, x: Inputs) -> Given:
         """Return the arrays of x for the model's inputs.
@@ -124,8 +167,9 @@ class ModelCodec:
     def decode(self, reply: bytes, request: Request) -> Prediction:
         """Read the reply to a request: the outputs asked for, else all, in the model's order.
 
-        Outputs that the model does not declare come last. Raises ProtocolError if the reply
-        is not whole: an output is missing, or its data do not fit its shape and datatype.
+        Outputs that the model does not declare come last. Raises OtherVersionError if another
+        version answered than the one whose replies are read here, ProtocolError if the reply is
+        not whole: an output is missing, or its data do not fit its shape and datatype.
         """
         layout = self._layouts.get(len(reply))
         try:
@@ -137,6 +181,13 @@ class ModelCodec:
                 arrays = read_outputs(message)
                 answered = message.model_name, message.model_version, message.id
                 self._keep_layout(reply, message, arrays)
+            if answered[1] != self.answering and self.answering is not None and answered[1]:
+                raise OtherVersionError(
+                    Answer(answered[1], reply, request),
+                    self.answering,
+                    target=self._target,
+                    model=self.model,
+                )
             outputs = select(arrays, request.outputs or self._outputs)
             if not request.outputs:
                 outputs.update(arrays)

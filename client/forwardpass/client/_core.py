@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 
-from forwardpass.client._codec import ModelCodec, parse
+from forwardpass.client._codec import Answer, ModelCodec, OtherVersionError, Request, parse
+from forwardpass.client._codecs import Codecs, Lock, of_replicas
 from forwardpass.client._inputs import Given, Inputs
 from forwardpass.client._pieces import Joined, cut, has_rows, pieces, rows_in
-from forwardpass.client._steps import INFER, Acquire, Metadata, Send, Sleep, Steps, Window
+from forwardpass.client._steps import INFER, Metadata, Send, Sleep, Steps, Window, remaining
+from forwardpass.client._texts import check_texts
 from forwardpass.client._tracing import trace_metadata
 from forwardpass.client.errors import (
     ClientClosedError,
     ClientError,
-    DeadlineExceededError,
     InvalidInputError,
     ModelNotFoundError,
     ProtocolError,
@@ -58,13 +59,6 @@ LONGEST_S = 1e8
 """Three years: gRPC takes much longer timeouts, infinity too, for ones that have passed."""
 
 M = TypeVar("M", bound=Message)
-
-
-class Lock(Protocol):
-    """A lock that was acquired, of threads or of tasks."""
-
-    def release(self) -> None:
-        """Let the next one have it."""
 
 
 class Wanted(NamedTuple):
@@ -106,10 +100,7 @@ class Core:
         self._retrier = Retrier(retry)
         self._max_message_bytes = max_message_bytes
         self._metadata = metadata
-        self._codecs: dict[tuple[str, str], ModelCodec] = {}
-        """By model and version as asked for; read without a lock, which costs calls nothing."""
-        self._fetching = lock
-        """Held while metadata are fetched, so that callers that meet a model fetch them once."""
+        self._codecs = Codecs(target, lock, self._spec)
         self._pid = os.getpid()
 
     def predict(
@@ -120,19 +111,29 @@ class Core:
         timeout_s: float | EllipsisType | None,
         wanted: Wanted,
     ) -> Steps[Prediction]:
-        """Return the outputs for x, after another look at the metadata if it does not fit."""
+        """Return the outputs for x, of the version by whose metadata they were asked for and read.
+
+        Metadata are looked at again if x does not fit them, and if another version answers.
+        """
         deadline = self._deadline(timeout_s)
-        known = self._codecs.get((model, version))
-        codec = (yield from self._codec(model, version, deadline)) if known is None else known
-        try:
-            return (yield from self._infer(codec, x, wanted, deadline))
-        except (InvalidInputError, ModelNotFoundError, ProtocolError):
-            # Another version may be served since its metadata were fetched: then what did
-            # not fit, here or there, may fit now.
-            fresh = None if known is None else (yield from self._refetch(known, deadline))
-            if fresh is None:
-                raise
-        return (yield from self._infer(fresh, x, wanted, deadline))
+        known = self._codecs.kept.get((model, version))
+        codec = (yield from self._fetch(model, version, deadline)) if known is None else known
+        while True:
+            try:
+                return (yield from self._infer(codec, x, wanted, deadline))
+            except OtherVersionError as error:
+                answer = error.answer
+            except (InvalidInputError, ModelNotFoundError, ProtocolError):
+                # Another version may be served since its metadata were fetched: then what did
+                # not fit, here or there, may fit now.
+                if known is None:
+                    raise
+                fresh = yield from self._codecs.refetch(known, deadline)
+                if fresh is None:
+                    raise
+                codec, known = fresh, None
+                continue
+            return (yield from self._settle(codec, answer, x, wanted, deadline))
 
     def live(self) -> Steps[bool]:
         """Return whether the server says that it runs."""
@@ -150,7 +151,7 @@ class Core:
 
     def model_ready(self, model: str, version: str) -> Steps[bool]:
         """Return whether the model takes predictions; False too for one that is not there."""
-        self._check_texts(model=model, version=version)
+        check_texts(self.target, model=model, version=version)
         request = pb.ModelReadyRequest(name=model, version=version)
         try:
             reply = yield from self._ask(
@@ -162,10 +163,10 @@ class Core:
         return reply.ready
 
     def metadata(self, model: str, version: str) -> Steps[ModelSpec]:
-        """Return the model's inputs, outputs and properties; fetched once and kept."""
-        codec = self._codecs.get((model, version))
+        """Return the model's inputs, outputs and properties, as last fetched."""
+        codec = self._codecs.kept.get((model, version))
         if codec is None:
-            codec = yield from self._codec(model, version, self._deadline())
+            codec = yield from self._fetch(model, version, self._deadline())
         self.check_usable()
         return codec.spec
 
@@ -195,7 +196,7 @@ class Core:
         """Return what versions of models have answered."""
         from forwardpass.client.served import ModelStatistics
 
-        self._check_texts(model=model, version=version)
+        check_texts(self.target, model=model, version=version)
         request = pb.ModelStatisticsRequest(name=model, version=version)
         reply = yield from self._ask(
             "ModelStatistics", request, pb.ModelStatisticsResponse, self._deadline(), model
@@ -241,6 +242,32 @@ class Core:
             raise ProtocolError(str(error), target=self.target, model=codec.model) from error
         return replace(prediction, timing=timing)
 
+    def _settle(
+        self,
+        codec: ModelCodec,
+        answer: Answer,
+        x: Inputs,
+        wanted: Wanted,
+        deadline: float | None,
+    ) -> Steps[Prediction]:
+        """Return the outputs for x of a version that answered a request of another's codec.
+
+        It may take the same features in another order, and name its outputs' columns otherwise:
+        the answer is kept if this version would have been asked by the same bytes.
+        """
+        fresh = yield from self._codecs.answering(codec, answer.version, deadline)
+        if self._uncut(fresh.asked_as(codec.version, answer.version), x, wanted) == answer.request:
+            return fresh.decode(answer.reply, answer.request)
+        return (yield from of_replicas(lambda: self._infer(fresh, x, wanted, deadline)))
+
+    def _uncut(self, codec: ModelCodec, x: Inputs, wanted: Wanted) -> Request | None:
+        """Return the request for x; None if it is cut, or timed, which an answer kept is not."""
+        given = codec.read(x)
+        size = self._rows_per_call(codec, given, wanted.rows_per_call)
+        if wanted.timing or (size is not None and size < rows_in(given)):
+            return None
+        return codec.write(given, wanted.outputs)
+
     def _infer_pieces(
         self,
         codec: ModelCodec,
@@ -264,8 +291,9 @@ class Core:
                 # Whatever is served by then, the other pieces go to the version of the first.
                 first = yield from piece(0, size, "")
                 joined.add(first)
-                others: Iterator[Steps[Prediction]] = (
-                    piece(start, stop, first.version) for start, stop in pieces(rows, size, size)
+                others = (
+                    of_replicas(partial(piece, start, stop, first.version))
+                    for start, stop in pieces(rows, size, size)
                 )
                 yield Window(others, PIECES_IN_FLIGHT, joined.add)
             except TensorError as error:
@@ -288,56 +316,18 @@ class Core:
             )
         return asked
 
-    def _codec(
-        self, model: str, version: str, deadline: float | None, stale: ModelCodec | None = None
-    ) -> Steps[ModelCodec]:
-        """Return the model's codec, made from metadata newer than those of the stale one."""
-        self._check_texts(model=model, version=version)
+    def _fetch(self, model: str, version: str, deadline: float | None) -> Steps[ModelCodec]:
+        check_texts(self.target, model=model, version=version)
+        # Before the lock, which another thread may hold for ever in the process it left.
         self.check_usable()
-        if not (yield Acquire(_remaining(deadline))):
-            raise DeadlineExceededError(
-                "no metadata yet; pass a longer timeout_s",
-                code=grpc.StatusCode.DEADLINE_EXCEEDED,
-                target=self.target,
-                model=model,
-            )
-        try:
-            codec = self._codecs.get((model, version))
-            if codec is None or codec is stale:
-                request = pb.ModelMetadataRequest(name=model, version=version)
-                reply = yield from self._ask(
-                    "ModelMetadata", request, pb.ModelMetadataResponse, deadline, model
-                )
-                codec = ModelCodec(ModelSpec.from_message(reply), model, version, self.target)
-                self._codecs[model, version] = codec
-            return codec
-        finally:
-            self._fetching.release()
+        return self._codecs.fetch(model, version, deadline)
 
-    def _check_texts(self, **arguments: object) -> None:
-        """Raise InvalidInputError unless each is a text that a message can hold."""
-        for name, text in arguments.items():
-            if not isinstance(text, str):
-                raise InvalidInputError(
-                    f"{name}: expected a text, got {text!r}; pass a str", target=self.target
-                )
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidInputError(
-                    f"{name}: expected a text that UTF-8 can hold, got {text!r}; "
-                    "leave out the surrogates",
-                    target=self.target,
-                ) from error
-
-    def _refetch(self, known: ModelCodec, deadline: float | None) -> Steps[ModelCodec | None]:
-        """Return a codec with new metadata; None if they are what was known."""
-        try:
-            fresh = yield from self._codec(known.model, known.version, deadline, stale=known)
-        except ClientError:
-            # What went wrong before tells the caller more.
-            return None
-        return None if fresh.spec == known.spec else fresh
+    def _spec(self, model: str, version: str, deadline: float | None) -> Steps[ModelSpec]:
+        request = pb.ModelMetadataRequest(name=model, version=version)
+        reply = yield from self._ask(
+            "ModelMetadata", request, pb.ModelMetadataResponse, deadline, model
+        )
+        return ModelSpec.from_message(reply)
 
     def _ask(
         self,
@@ -366,11 +356,11 @@ class Core:
             metadata = self._metadata + trace_metadata()
             try:
                 reply = yield Send(
-                    method, data, _remaining(deadline), model, metadata or None, trailers
+                    method, data, remaining(deadline), model, metadata or None, trailers
                 )
             except ClientError as error:
                 pause_s = self._retrier.pause_s(attempt, error)
-                left_s = _remaining(deadline)
+                left_s = remaining(deadline)
                 if pause_s is None or (left_s is not None and left_s <= pause_s):
                     if attempt > 1:
                         error.add_note(f"after {attempt} calls")
@@ -385,7 +375,3 @@ class Core:
         if isinstance(timeout_s, EllipsisType):
             timeout_s = self._timeout_s
         return None if timeout_s is None else time.monotonic() + min(timeout_s, LONGEST_S)
-
-
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

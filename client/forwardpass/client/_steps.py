@@ -5,6 +5,7 @@ A conversation is a generator. It yields a step, is resumed with the step's resu
 one blocks a thread, one awaits, one answers by itself.
 """
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -52,3 +53,8 @@ class Window(NamedTuple):
 
 Step = Send | Sleep | Acquire | Window
 Steps = Generator[Step, Any, R]
+
+
+def remaining(deadline: float | None) -> float | None:
+    """Return the seconds left until a time of the monotonic clock; None for ever."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
