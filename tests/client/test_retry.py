@@ -130,6 +130,17 @@ def test_a_pause_that_outlasts_the_deadline_is_not_made(connect):
         assert time.monotonic() - start < 15
 
 
+def test_calls_whose_deadline_leaves_no_pause_take_nothing_from_the_budget(server, connect):
+    failing(server, 4)
+    with connect(server.target, retry=Retry(attempts=2, first_s=2.0, budget=1)) as client:
+        client.metadata("net")
+        for _ in range(3):
+            # A pause is 1 s at least.
+            with pytest.raises(ServerUnavailableError):
+                client.predict("net", [1, 2, 3], timeout_s=0.9)
+        assert client.predict("net", [1, 2, 3], timeout_s=30)["total"] == 6
+
+
 # The policy
 
 

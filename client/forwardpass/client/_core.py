@@ -359,9 +359,8 @@ class Core:
                     method, data, remaining(deadline), model, metadata or None, trailers
                 )
             except ClientError as error:
-                pause_s = self._retrier.pause_s(attempt, error)
-                left_s = remaining(deadline)
-                if pause_s is None or (left_s is not None and left_s <= pause_s):
+                pause_s = self._retrier.pause_s(attempt, error, remaining(deadline))
+                if pause_s is None:
                     if attempt > 1:
                         error.add_note(f"after {attempt} calls")
                     raise

@@ -57,24 +57,32 @@ class Retrier:
             with self._lock:
                 self._left = min(self._full, self._left + _EARNED)
 
-    def pause_s(self, attempt: int, error: ClientError) -> float | None:
+    def pause_s(
+        self, attempt: int, error: ClientError, left_s: float | None = None
+    ) -> float | None:
         """Return how long to wait before the next call, None if there should not be one.
 
-        attempt: the number of the call that ended in the error, from 1.
+        attempt: the number of the call that ended in the error, from 1. left_s: what is left
+        until the deadline, which a pause must not outlast; None for no deadline.
+
+        A pause is counted against the budget; none is free.
         """
         policy = self._policy
         if policy is None or attempt >= policy.attempts or not _is_passing(error):
             return None
-        with self._lock:
-            if self._left < 1:
-                return None
-            self._left -= 1
         longest = min(policy.max_s, policy.first_s * 2.0 ** (attempt - 1))
         # Only now: importing it takes longer than most of this package.
         import random
 
         # Chance keeps callers that failed together from coming back together.
-        return longest * (0.5 + random.random() / 2)  # noqa: S311  # no secret
+        pause_s = longest * (0.5 + random.random() / 2)  # noqa: S311  # no secret
+        if left_s is not None and left_s <= pause_s:
+            return None
+        with self._lock:
+            if self._left < 1:
+                return None
+            self._left -= 1
+        return pause_s
 
 
 def _is_passing(error: ClientError) -> bool:
