@@ -136,6 +136,42 @@ def test_an_error_of_the_iterable_is_the_callers(client):
         totals(client.predict_stream("net", xs()))
 
 
+def test_an_error_of_the_iterable_comes_after_the_answers_before_it(client, server):
+    release = threading.Event()
+
+    def answer(request, context):
+        release.wait(20)
+        return server._model_infer(request, context)
+
+    def xs():
+        yield from ones(3)
+        # All three are in flight.
+        threading.Timer(0.1, release.set).start()
+        raise ZeroDivisionError
+
+    server.answers["ModelInfer"] = answer
+    stream = client.predict_stream("net", xs(), in_flight=8)
+    assert [float(next(stream)["total"]) for _ in range(3)] == [0, 3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+
+
+def test_an_answer_that_fails_before_the_iterable_does_is_the_error(client, server):
+    def answer(request, context):
+        if server.calls["ModelInfer"] == 2:
+            context.abort(grpc.StatusCode.INTERNAL, "broken")
+        return server._model_infer(request, context)
+
+    def xs():
+        yield from ones(2)
+        raise ZeroDivisionError
+
+    server.answers["ModelInfer"] = answer
+    stream = client.predict_stream("net", xs(), in_flight=8)
+    with pytest.raises(ServerError, match="broken"):
+        totals(stream)
+
+
 def test_calls_that_meet_a_new_version_are_sent_again(client, server):
     def xs():
         for i in range(30):

@@ -119,7 +119,11 @@ class BlockingCalls(ABC):
 
         No more than in_flight of the xs are read ahead of what has been yielded. Ends, and
         cancels what is in flight, when it is closed or no longer referred to. Otherwise as
-        `predict`, with timeout_s for each call; what one raises ends the stream.
+        `predict`, with timeout_s for each call; what one raises ends the stream, after the
+        answers before it, and so does what the xs raise.
+
+        A call that failed is made again in this thread, when its turn to be yielded comes: give
+        a loop that takes long over each answer a timeout_s that outlasts in_flight of them.
         """
         if in_flight < 1:
             raise ValueError(f"in_flight: expected at least 1, got {in_flight}")
@@ -215,15 +219,20 @@ class BlockingCalls(ABC):
         self, conversations: Iterable[Steps[Prediction]], in_flight: int
     ) -> Generator[Prediction, None, None]:
         begun: deque[_Begun] = deque()
+        rest = iter(conversations)
         try:
-            for steps in conversations:
+            while True:
+                try:
+                    steps = next(rest, None)
+                except Exception:
+                    # The caller's own, of what is asked next: what was asked before is answered.
+                    yield from _finish(begun, 0)
+                    raise
+                if steps is None:
+                    break
                 begun.append(_Begun(self, steps))
-                while len(begun) == in_flight or (begun and begun[0].done()):
-                    yield begun[0].finish()
-                    begun.popleft()
-            while begun:
-                yield begun[0].finish()
-                begun.popleft()
+                yield from _finish(begun, in_flight - 1)
+            yield from _finish(begun, 0)
         finally:
             for each in begun:
                 each.cancel()
@@ -280,3 +289,10 @@ class _Begun:
         if self._in_flight is not None:
             self._in_flight.cancel()
         self._steps.close()
+
+
+def _finish(begun: deque[_Begun], waiting: int) -> Generator[Prediction, None, None]:
+    """Yield the first predictions: those that are there, and more until only so many wait."""
+    while len(begun) > waiting or (begun and begun[0].done()):
+        yield begun[0].finish()
+        begun.popleft()
