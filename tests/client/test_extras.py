@@ -111,6 +111,42 @@ def test_a_token_that_grpc_would_not_send_is_refused_untold(server, connect, set
     assert "cret" not in str(caught.value)
 
 
+class TokenServiceAwayError(Exception):
+    """What a caller's own function may raise."""
+
+
+def test_a_function_that_fails_is_not_a_server_that_is_away(secure, connect):
+    target, ca_file = secure
+    asked = []
+
+    def token():
+        asked.append(1)
+        raise TokenServiceAwayError("no route")
+
+    with (
+        connect(target, tls=True, ca_file=ca_file, token=token) as client,
+        pytest.raises(UnauthenticatedError) as caught,
+    ):
+        client.live()
+    assert (
+        "token: expected one from the function, got TokenServiceAwayError('no route')"
+        in caught.value.details
+    )
+    assert len(asked) == 1
+
+
+def test_a_function_that_returns_no_text_is_told_so(secure, connect):
+    target, ca_file = secure
+    with (
+        connect(target, tls=True, ca_file=ca_file, token=lambda: b"secret") as client,
+        pytest.raises(
+            UnauthenticatedError, match="expected a str from the function, got bytes"
+        ) as caught,
+    ):
+        client.live()
+    assert "secret" not in str(caught.value)
+
+
 def test_a_function_whose_token_grpc_would_not_send_is_told_so_without_the_secret(secure, connect):
     target, ca_file = secure
     with connect(target, tls=True, ca_file=ca_file, token=lambda: "secret\n", retry=None) as client:

@@ -151,11 +151,28 @@ class _Bearer(grpc.AuthMetadataPlugin):
     ) -> None:
         del context
         try:
-            bearer = _bearer(self._token if isinstance(self._token, str) else self._token())
+            bearer = _bearer(self._now())
         except Exception as error:
             callback((), error)
         else:
             callback((("authorization", bearer),), None)
+
+    def _now(self) -> str:
+        if isinstance(self._token, str):
+            return self._token
+        try:
+            token = self._token()
+        except Exception as error:
+            # Its text is all that gRPC passes on, and of many an error says nothing by itself.
+            raise RuntimeError(
+                f"token: expected one from the function, got {error!r}; mend what it asks"
+            ) from error
+        if not isinstance(token, str):
+            raise TypeError(
+                f"token: expected a str from the function, got {type(token).__name__}; return "
+                "the text of the token"
+            )
+        return token
 
 
 def _bearer(token: str) -> str:

@@ -58,7 +58,7 @@ class PermissionDeniedError(ClientError):
 
 
 class UnauthenticatedError(ClientError):
-    """The server does not know the caller."""
+    """The server does not know the caller, or the client's token function gave no token."""
 
 
 class UnimplementedError(ClientError):
@@ -112,6 +112,9 @@ _FIXES: dict[str, str] = {
 }
 """What to do about texts of gRPC itself, which do not say: by how they begin."""
 
+_UNAUTHENTICATED = "Getting metadata from plugin failed"
+"""How gRPC says that a token function failed, with the status of a server that is away."""
+
 _TOO_LARGE = ("larger than max", "above the server's limit", "exceeds maximum size")
 """How our server, and gRPC's own libraries, say that a call is too large, not too many.
 
@@ -129,4 +132,6 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, model: str = "") -> Cli
     cause = ERRORS[code]
     if cause is OverloadedError and any(words in details for words in _TOO_LARGE):
         cause = TooLargeError
+    if cause is ServerUnavailableError and details.startswith(_UNAUTHENTICATED):
+        cause = UnauthenticatedError
     return cause(details, code=code, target=target, model=model)
