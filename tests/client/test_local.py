@@ -1,10 +1,13 @@
 """The in-process twin, beside a server that serves the same files."""
 
+import gc
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -154,6 +157,61 @@ def test_closed_it_says_so(repository):
     assert "LocalClient" in repr(local)
     with pytest.raises(ClientClosedError):
         local.predict("linnerud", [1, 2, 3])
+
+
+def sessions():
+    return {each for each in gc.get_objects() if isinstance(each, onnxruntime.InferenceSession)}
+
+
+def test_closed_it_lets_go_of_the_model(repository):
+    before = sessions()
+    local = twin(repository, "linnerud")
+    local.predict("linnerud", [1, 2, 3])
+    assert len(sessions() - before) == 1
+    local.close()
+    assert not sessions() - before
+
+
+def test_closing_in_the_middle_of_calls_costs_no_answer_under_way(repository):
+    x = np.resize(ZOO["linnerud"].held_out().x, (1000, 3))
+    expected = twin(repository, "linnerud").predict("linnerud", x)
+    for _ in range(5):
+        local = twin(repository, "linnerud")
+        answered = threading.Semaphore(0)
+
+        def calls(local=local, answered=answered):
+            while True:
+                try:
+                    assert local.predict("linnerud", x) == expected
+                except ClientClosedError as error:
+                    return str(error)
+                answered.release()
+
+        with ThreadPoolExecutor(4) as threads:
+            ends = [threads.submit(calls) for _ in range(4)]
+            for _ in range(8):
+                assert answered.acquire(timeout=20)
+            local.close()
+            assert all("this client was closed" in end.result(20) for end in ends)
+
+
+def test_a_forked_process_goes_on_with_it(repository):
+    path = repository / "linnerud" / "1" / "model.onnx"
+    program = f"""
+import os
+from forwardpass.client import load
+local = load({str(path)!r})
+expected = local.predict("linnerud", [1, 2, 3])
+if os.fork() == 0:
+    print(local.predict("linnerud", [1, 2, 3]) == expected, flush=True)
+    os._exit(0)
+_, status = os.wait()
+print(status, local.predict("linnerud", [1, 2, 3]) == expected)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, text=True
+    )
+    assert done.stdout.split() == ["True", "0", "True"], done.stderr
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):

@@ -82,10 +82,11 @@ class Core:
         retry: Retry | None = None,
         max_message_bytes: int | None = None,
         metadata: Metadata = (),
+        forks: bool = False,
     ) -> None:
         """Take the settings of a client, and the lock that its step Acquire takes.
 
-        metadata: sent with every call.
+        metadata: sent with every call. forks: whether a forked process may go on with it.
 
         Raises ValueError for a max_message_bytes below 0.
         """
@@ -101,6 +102,7 @@ class Core:
         self._max_message_bytes = max_message_bytes
         self._metadata = metadata
         self._codecs = Codecs(target, lock, self._spec)
+        self._forks = forks
         self._pid = os.getpid()
 
     def predict(
@@ -203,11 +205,20 @@ class Core:
         )
         return tuple(map(ModelStatistics.from_message, reply.model_stats))
 
+    @property
+    def forked(self) -> bool:
+        """Whether this is a forked process, in which the client's connection is of no use."""
+        return not self._forks and self._pid != os.getpid()
+
+    def closed_error(self) -> ClientClosedError:
+        """Return what a call with a client that was closed raises."""
+        return ClientClosedError("this client was closed", target=self.target)
+
     def check_usable(self, cause: BaseException | None = None) -> None:
         """Raise ClientClosedError if there is no more calling with this client, here."""
         if self.closed:
-            raise ClientClosedError("this client was closed", target=self.target) from cause
-        if self._pid != os.getpid():
+            raise self.closed_error() from cause
+        if self.forked:
             # gRPC's threads did not come along: a call would wait for ever.
             raise ClientClosedError(
                 f"this client belongs to process {self._pid}, from which this one was forked; "

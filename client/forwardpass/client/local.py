@@ -56,13 +56,15 @@ class LocalClient(BlockingCalls):
     """The one model of a file, as a server would serve it alone; made by `load`.
 
     All methods may be called from any number of threads at once. A call runs in the thread that
-    makes it: there is nothing to wait for, and so no deadline.
+    makes it: there is nothing to wait for, and so no deadline. A forked process may go on with it.
     """
 
     def __init__(self, path: Path, session: "Session") -> None:
         self._fetching = Lock()
-        self._core = Core(str(path), self._fetching)
-        self._session = session
+        self._core = Core(str(path), self._fetching, forks=True)
+        self._session: Session | None = session
+        """None once closed; a call under way has it in hand."""
+        self._told = session.spec
         self._answers: dict[str, Callable[[bytes], bytes]] = {
             "ServerLive": lambda _: pb.ServerLiveResponse(live=True).SerializeToString(),
             "ServerReady": lambda _: pb.ServerReadyResponse(ready=True).SerializeToString(),
@@ -77,6 +79,7 @@ class LocalClient(BlockingCalls):
     def close(self) -> None:
         """Let go of the model, once the calls under way are done."""
         self._core.closed = True
+        self._session = None
 
     def _send(self, send: Send) -> Any:
         answer = self._answers.get(send.method)
@@ -116,6 +119,10 @@ class LocalClient(BlockingCalls):
 
     def _model_infer(self, request: bytes) -> bytes:
         # Written by our codec, which checked it: raw contents, one for each input.
+        session = self._session
+        if session is None:
+            # Closed by another thread since the conversation looked.
+            raise self._core.closed_error()
         asked = pb.ModelInferRequest.FromString(request)
         spec = self._spec(asked.model_name, asked.model_version)
         feeds = {
@@ -125,7 +132,7 @@ class LocalClient(BlockingCalls):
         told: dict[str, TensorSpec] = {tensor.name: tensor for tensor in spec.outputs}
         names = [output.name for output in asked.outputs] or list(told)
         try:
-            arrays = self._session.run(feeds, names)
+            arrays = session.run(feeds, names)
         except UnicodeDecodeError as error:
             raise self._error(
                 grpc.StatusCode.INVALID_ARGUMENT,
@@ -143,11 +150,10 @@ class LocalClient(BlockingCalls):
         return reply.SerializeToString()
 
     def _has(self, model: str, version: str) -> bool:
-        spec = self._session.spec
-        return model == spec.name and version in ("", *spec.versions)
+        return model == self._told.name and version in ("", *self._told.versions)
 
     def _spec(self, model: str, version: str) -> ModelSpec:
-        spec = self._session.spec
+        spec = self._told
         if not self._has(model, version):
             raise self._error(
                 grpc.StatusCode.NOT_FOUND,
@@ -157,6 +163,4 @@ class LocalClient(BlockingCalls):
         return spec
 
     def _error(self, code: grpc.StatusCode, details: str) -> ClientError:
-        return ERRORS[code](
-            details, code=code, target=self._core.target, model=self._session.spec.name
-        )
+        return ERRORS[code](details, code=code, target=self._core.target, model=self._told.name)
