@@ -463,6 +463,80 @@ client.close()
     assert "from which this one was forked; make a client in each process" in done.stdout
 
 
+def test_a_forked_process_ends_with_a_client_whose_calls_are_in_flight(server):
+    held = threading.Event()
+    server.answers["ModelInfer"] = lambda request, context: (
+        held.wait(60),
+        server._model_infer(request, context),
+    )[1]
+    program = f"""
+import os, sys, threading
+from forwardpass.client import Client, ClientClosedError
+client = Client("{server.target}")
+client.metadata("net")
+stream = client.predict_stream("net", [[1, 2, 3]] * 3, in_flight=8)
+answers = []
+caller = threading.Thread(target=lambda: answers.extend(stream))
+caller.start()
+sys.stdin.readline()
+child = os.fork()
+if child == 0:
+    client.close()
+    try:
+        client.live()
+    except ClientClosedError as error:
+        print("child:", error, flush=True)
+    sys.exit(7)
+_, status = os.waitpid(child, 0)
+print("exit:", os.waitstatus_to_exitcode(status), flush=True)
+sys.stdin.readline()
+caller.join()
+print("totals:", [float(each["total"]) for each in answers])
+client.close()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        watch = threading.Timer(60, process.kill)
+        watch.start()
+        try:
+            while server.calls["ModelInfer"] < 3 and process.poll() is None:
+                time.sleep(0.01)
+            process.stdin.write("fork\n")
+            process.stdin.flush()
+            assert "this client was closed" in process.stdout.readline()
+            assert process.stdout.readline() == "exit: 7\n"
+            held.set()
+            rest, _ = process.communicate("go on\n")
+            assert rest == "totals: [6.0, 6.0, 6.0]\n"
+        finally:
+            held.set()
+            watch.cancel()
+            process.kill()
+
+
+def test_a_client_made_in_a_forked_process_works(server):
+    program = f"""
+import os
+from forwardpass.client import Client
+if os.fork() == 0:
+    with Client("{server.target}") as client:
+        print(client.predict("net", [1, 2, 3])["total"], flush=True)
+    os._exit(0)
+_, status = os.wait()
+with Client("{server.target}") as client:
+    print(status, client.predict("net", [1, 2, 3])["total"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, text=True
+    )
+    assert done.stdout.split() == ["6.0", "0", "6.0"], done.stderr
+
+
 def test_a_server_that_comes_back_is_used_again(server, client):
     client.predict("net", [1, 2, 3])
     server.answers["ModelInfer"] = abort(grpc.StatusCode.UNAVAILABLE)

@@ -168,9 +168,9 @@ class AsyncClient:
         return await self._run(self._core.statistics(model, version))
 
     async def close(self) -> None:
-        """Close the connection; calls in flight end with CallCancelledError."""
+        """Close the connection; calls in flight end with CallCancelledError. As `Client.close`."""
         self._core.closed = True
-        if self._channel is not None:
+        if self._channel is not None and not self._core.forked:
             await self._channel.close()
 
     async def __aenter__(self) -> Self:

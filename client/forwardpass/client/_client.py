@@ -112,9 +112,14 @@ class Client(BlockingCalls):
         }
 
     def close(self) -> None:
-        """Close the connection; calls in flight end with CallCancelledError."""
+        """Close the connection; calls in flight end with CallCancelledError.
+
+        In a forked process it is that of the parent, and stays.
+        """
         self._core.closed = True
-        self._channel.close()
+        # gRPC would wait for calls whose threads did not come along.
+        if not self._core.forked:
+            self._channel.close()
 
     def _send(self, send: Send) -> Any:
         method = self._methods[send.method]
