@@ -88,6 +88,45 @@ def test_a_reply_later_than_the_deadline_is_that_and_the_next_call_is_answered(p
         assert client.predict("net", [4, 5, 6])["total"] == 15
 
 
+QUICK = {
+    "keepalive_s": 0.3,
+    "options": [("grpc.keepalive_timeout_ms", 300), ("grpc.http2.ping_timeout_ms", 300)],
+}
+"""A keepalive that takes no patience of a test."""
+
+
+def test_a_connection_that_goes_silent_is_found_dead_by_its_keepalive(proxy, connect):
+    with connect(proxy.target, retry=None, **QUICK, timeout_s=40) as client:
+        client.predict("net", [1, 2, 3])
+        proxy.silence()
+        with pytest.raises(ServerUnavailableError):
+            client.predict("net", [1, 2, 3])
+
+
+@pytest.mark.slow
+def test_by_default_a_silent_connection_is_found_dead_ten_seconds_after_a_ping(proxy, connect):
+    with connect(proxy.target, retry=None, keepalive_s=1, timeout_s=40) as client:
+        client.predict("net", [1, 2, 3])
+        proxy.silence()
+        with pytest.raises(ServerUnavailableError):
+            client.predict("net", [1, 2, 3])
+
+
+def test_a_call_on_a_connection_that_goes_silent_is_made_again_on_another(proxy, connect):
+    with connect(proxy.target, retry=PATIENT, **QUICK, timeout_s=40) as client:
+        client.predict("net", [1, 2, 3])
+        proxy.silence()
+        assert client.predict("net", [4, 5, 6])["total"] == 15
+
+
+def test_without_a_keepalive_a_connection_that_goes_silent_is_waited_for(proxy, connect):
+    with connect(proxy.target, retry=None) as client:
+        client.predict("net", [1, 2, 3])
+        proxy.silence()
+        with pytest.raises(DeadlineExceededError):
+            client.predict("net", [1, 2, 3], timeout_s=3)
+
+
 def test_a_stream_survives_connections_that_break(proxy, connect):
     with connect(proxy.target, retry=PATIENT) as client:
         client.predict("net", [1, 2, 3])

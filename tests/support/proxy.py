@@ -25,6 +25,7 @@ class Proxy:
         self.asked_bytes = 0
         """Bytes that passed from clients to servers so far."""
         self._ended = False
+        self._silent: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -41,6 +42,11 @@ class Proxy:
         with self._lock:
             self._reset = reset
             self._breaks_after = size
+
+    def silence(self) -> None:
+        """Swallow what comes from now on over the connections that there are, and close none."""
+        with self._lock:
+            self._silent.update(self._sockets)
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +92,8 @@ class Proxy:
     def _pass_on(self, source: socket.socket, sink: socket.socket, replies: bool) -> None:
         try:
             while data := source.recv(_CHUNK):
+                if source in self._silent:
+                    continue
                 if replies:
                     self.passing.wait()
                     left = self._left(len(data))

@@ -14,6 +14,9 @@ Options = Sequence[tuple[str, Any]]
 Token = str | Callable[[], str]
 """A bearer token, or what returns the one that is valid now."""
 
+PING_TIMEOUT_MS = 10_000
+"""A connection on which no ping is answered for so long is dead."""
+
 
 class Address(NamedTuple):
     """All that it takes to open a channel, of threads or of asyncio."""
@@ -106,7 +109,9 @@ def _keepalive(keepalive_s: float) -> dict[str, int]:
         raise ValueError(f"keepalive_s: expected more than 0, or None for none, got {keepalive_s}")
     return {
         "grpc.keepalive_time_ms": round(keepalive_s * 1000),
-        "grpc.keepalive_timeout_ms": 10_000,
+        "grpc.keepalive_timeout_ms": PING_TIMEOUT_MS,
+        # What newer ones of gRPC go by, and by default for a minute: a ping of any kind.
+        "grpc.http2.ping_timeout_ms": PING_TIMEOUT_MS,
         # Between calls, too: that is when a connection dies unnoticed.
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.max_pings_without_data": 0,

@@ -67,8 +67,9 @@ class Client(BlockingCalls):
         max_message_bytes: `predict` cuts what is larger, where the server has proven that rows
             do not depend on one another; None cuts nothing.
         gzip: compress requests, and say that replies may be.
-        keepalive_s: ping the server so often; None for not at all. Servers close connections
-            that are pinged more often than they allow: those of gRPC, every 300 s.
+        keepalive_s: ping the server so often, and take a connection for dead on which none is
+            answered for 10 s; None for not at all. Servers close connections that are pinged
+            more often than they allow: those of gRPC, every 300 s.
         health_checks: leave out addresses that say they are not serving (`grpc.health.v1`), as
             a server does before it goes away; for targets of several addresses.
         interceptors: gRPC's, around each call; they see messages as bytes.
