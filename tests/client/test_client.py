@@ -1,10 +1,13 @@
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import grpc
 import numpy as np
@@ -500,8 +503,10 @@ client.close()
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,
     ) as process:
-        watch = threading.Timer(60, process.kill)
+        # The forked one, too: as long as it hangs, so would reading what it says.
+        watch = threading.Timer(30, os.killpg, [process.pid, signal.SIGKILL])
         watch.start()
         try:
             while server.calls["ModelInfer"] < 3 and process.poll() is None:
@@ -516,7 +521,8 @@ client.close()
         finally:
             held.set()
             watch.cancel()
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_client_made_in_a_forked_process_works(server):
