@@ -6,20 +6,43 @@ fastest server that it measures: a general client of HTTP/2 in Python needs 20 t
 
 import struct
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from hpack import Decoder, Encoder
 
+from benchmarks.http2 import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FIRST_WINDOW,
+    GOAWAY,
+    HEAD_BYTES,
+    HEADERS,
+    INITIAL_WINDOW,
+    MAX_FRAME,
+    MAX_STREAMS,
+    PADDED,
+    PING,
+    PRIORITY,
+    REFILL_BYTES,
+    RST_STREAM,
+    SETTINGS,
+    TABLE_SIZE,
+    WIDE,
+    WIDEST_WINDOW,
+    WINDOW_UPDATE,
+    around_numbers,
+    frame,
+    spans,
+    window_update,
+)
+
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-_TABLE_SIZE, _MAX_STREAMS, _INITIAL_WINDOW, _MAX_FRAME = 1, 3, 4, 5
 _REFUSED_STREAM = 7
-_FIRST_WINDOW = 65_535
-_OUR_WINDOW = 2**31 - 1
-_REFILL_BYTES = 2**30
+_PREFIX_BYTES = 5
+"""Of gRPC, before each message."""
 
 
 class Answer(NamedTuple):
@@ -61,8 +84,8 @@ class Connection:
     def __init__(self, authority: str, path: str, message: bytes) -> None:
         """Prepare calls of a method with a message."""
         self.outgoing = bytearray(_PREFACE)
-        self.outgoing += _frame(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW, _OUR_WINDOW))
-        self.outgoing += _window_update(_OUR_WINDOW - _FIRST_WINDOW)
+        self.outgoing += frame(SETTINGS, 0, 0, WIDE)
+        self.outgoing += window_update(WIDEST_WINDOW - FIRST_WINDOW)
         self.ready = False
         """Whether the server's settings came; calls may be sent from then on."""
         self._headers = [
@@ -77,9 +100,9 @@ class Connection:
         self._encoder, self._decoder = Encoder(), Decoder()
         self._decoded: dict[bytes, dict[str, str]] = {}
         self._block = b""
-        self._incoming = bytearray()
+        self._incoming = b""
         self._received = 0
-        self._window = self._initial_window = _FIRST_WINDOW
+        self._window = self._initial_window = FIRST_WINDOW
         self._max_frame, self._max_streams = 16_384, 2**31
         self._next_stream = 1
         self._calls: dict[int, int] = {}
@@ -103,11 +126,11 @@ class Connection:
         block = self._block or self._encoder.encode(self._headers)
         if not self._block:
             self._block = self._encoder.encode(self._headers)
-        self.outgoing += _frame(_HEADERS, _END_HEADERS, stream, block)
+        self.outgoing += frame(HEADERS, END_HEADERS, stream, block)
         size = len(self._body)
         if size <= min(self._window, self._initial_window, self._max_frame) and not self._unsent:
             self._window -= size
-            self.outgoing += _frame(_DATA, _END_STREAM, stream, self._body)
+            self.outgoing += frame(DATA, END_STREAM, stream, self._body)
         else:
             self._unsent[stream] = _Unsent(self._initial_window)
             self._send_bodies()
@@ -118,20 +141,19 @@ class Connection:
         Raises ConnectionError if the server says that it closes the connection.
         """
         answers: list[Answer] = []
-        incoming, at = bytes(self._incoming) + data, 0
-        self._incoming.clear()
+        incoming, at = self._incoming + data, 0
+        # Where frames of one stream began, and which stream's.
         row, in_a_row = 0, 0
-        """Where frames of one stream began, and which stream's."""
-        while len(incoming) - at >= 9:
-            name = incoming[at + 5 : at + 9]
+        while len(incoming) - at >= HEAD_BYTES:
+            name = incoming[at + 5 : at + HEAD_BYTES]
             usual = self._usual
             if usual is not None and incoming.startswith(name.join(usual.parts), at):
-                self._count(len(usual.message))
+                self._count(_PREFIX_BYTES + len(usual.message))
                 call = self._calls.pop(int.from_bytes(name, "big"))
                 answers.append(Answer(call, "0", usual.message))
                 at += usual.size
                 continue
-            end = at + 9 + int.from_bytes(incoming[at : at + 3], "big")
+            end = at + HEAD_BYTES + int.from_bytes(incoming[at : at + 3], "big")
             if len(incoming) < end:
                 break
             kind, flags = incoming[at + 3], incoming[at + 4]
@@ -139,52 +161,49 @@ class Connection:
             if stream != in_a_row:
                 row, in_a_row = at, stream
             ended = len(answers)
-            self._take(kind, flags, stream, incoming[at + 9 : end], answers)
+            self._take(kind, flags, stream, incoming[at + HEAD_BYTES : end], answers)
             at = end
             if len(answers) > ended and answers[-1].status == "0":
                 self._usual = self._learned(incoming[row:end], answers[-1].message)
-        self._incoming += incoming[at:]
+        self._incoming = incoming[at:]
         while self._waiting and len(self._calls) < self._max_streams:
             self.call(self._waiting.popleft())
         return answers
 
     def _learned(self, frames: bytes, message: bytes) -> _Usual | None:
         """Return an answer's frames as the usual ones, if any answer may come so."""
-        parts, cut = [], 0
         kinds = []
-        for at, end in _spans(frames):
+        for at, end in spans(frames):
             kinds.append(frames[at + 3])
-            if kinds[-1] == _HEADERS and frames[at + 9 : end] not in self._decoded:
+            if kinds[-1] == HEADERS and frames[at + HEAD_BYTES : end] not in self._decoded:
                 return None
-            parts.append(frames[cut : at + 5])
-            cut = at + 9
-        if kinds != [_HEADERS, _DATA, _HEADERS]:
+        if kinds != [HEADERS, DATA, HEADERS]:
             return None
-        return _Usual((*parts, frames[cut:]), len(frames), message)
+        return _Usual(around_numbers(frames), len(frames), message)
 
     def _count(self, size: int) -> None:
         """Take note of payload, and give the server its window back in time."""
         self._received += size
-        if self._received > _REFILL_BYTES:
-            self.outgoing += _window_update(self._received)
+        if self._received > REFILL_BYTES:
+            self.outgoing += window_update(self._received)
             self._received = 0
 
     def _take(
         self, kind: int, flags: int, stream: int, payload: bytes, answers: list[Answer]
     ) -> None:
-        if flags & (_PADDED | _PRIORITY) and kind in (_DATA, _HEADERS):
+        if flags & (PADDED | PRIORITY) and kind in (DATA, HEADERS):
             raise ConnectionError("the server pads its frames, which this client cannot read")
-        if kind == _DATA:
+        if kind == DATA:
             self._count(len(payload))
             if stream in self._calls:
                 self._messages.setdefault(stream, bytearray()).extend(payload)
-                if flags & _END_STREAM:
+                if flags & END_STREAM:
                     answers.append(self._ended(stream, "no trailers"))
-        elif kind == _HEADERS:
+        elif kind == HEADERS:
             fields = self._fields(payload)
-            if flags & _END_STREAM and stream in self._calls:
+            if flags & END_STREAM and stream in self._calls:
                 answers.append(self._ended(stream, fields.get("grpc-status", "no grpc-status")))
-        elif kind == _RST_STREAM and stream in self._calls:
+        elif kind == RST_STREAM and stream in self._calls:
             code = int.from_bytes(payload, "big")
             if code == _REFUSED_STREAM:
                 # Not looked at: a server may count a stream for a moment after its last frame.
@@ -192,25 +211,25 @@ class Connection:
                 self._unsent.pop(stream, None)
                 return
             answers.append(self._ended(stream, f"stream reset with HTTP/2's code {code}"))
-        elif kind == _SETTINGS and not flags & _ACK:
+        elif kind == SETTINGS and not flags & ACK:
             self._set(payload)
-        elif kind == _PING and not flags & _ACK:
-            self.outgoing += _frame(_PING, _ACK, 0, payload)
-        elif kind == _WINDOW_UPDATE:
+        elif kind == PING and not flags & ACK:
+            self.outgoing += frame(PING, ACK, 0, payload)
+        elif kind == WINDOW_UPDATE:
             increment = int.from_bytes(payload, "big")
             if stream == 0:
                 self._window += increment
             elif stream in self._unsent:
                 self._unsent[stream].window += increment
             self._send_bodies()
-        elif kind == _GOAWAY:
+        elif kind == GOAWAY:
             code = int.from_bytes(payload[4:8], "big")
             raise ConnectionError(f"the server closes the connection: {code} {payload[8:]!r}")
 
     def _ended(self, stream: int, status: str) -> Answer:
         self._unsent.pop(stream, None)
         message = self._messages.pop(stream, b"")
-        return Answer(self._calls.pop(stream), status, bytes(message[5:]))
+        return Answer(self._calls.pop(stream), status, bytes(message[_PREFIX_BYTES:]))
 
     def _fields(self, block: bytes) -> dict[str, str]:
         """Decode a block; one that leaves the decoder as it was is decoded once."""
@@ -228,19 +247,19 @@ class Connection:
 
     def _set(self, payload: bytes) -> None:
         for identifier, value in struct.iter_unpack(">HI", payload):
-            if identifier == _TABLE_SIZE and value < self._encoder.header_table_size:
+            if identifier == TABLE_SIZE and value < self._encoder.header_table_size:
                 self._encoder.header_table_size = value
                 self._block = b""
-            elif identifier == _MAX_STREAMS:
+            elif identifier == MAX_STREAMS:
                 self._max_streams = value
-            elif identifier == _MAX_FRAME:
+            elif identifier == MAX_FRAME:
                 self._max_frame = value
-            elif identifier == _INITIAL_WINDOW:
+            elif identifier == INITIAL_WINDOW:
                 for state in self._unsent.values():
                     state.window += value - self._initial_window
                 self._initial_window = value
         self.ready = True
-        self.outgoing += _frame(_SETTINGS, _ACK, 0, b"")
+        self.outgoing += frame(SETTINGS, ACK, 0, b"")
         self._send_bodies()
 
     def _send_bodies(self) -> None:
@@ -254,24 +273,6 @@ class Connection:
                 state.window -= len(part)
                 self._window -= len(part)
                 last = state.sent == len(self._body)
-                self.outgoing += _frame(_DATA, _END_STREAM if last else 0, stream, part)
+                self.outgoing += frame(DATA, END_STREAM if last else 0, stream, part)
             if state.sent == len(self._body):
                 del self._unsent[stream]
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    head = struct.pack(">I", len(payload))[1:]
-    return b"%b%c%c%b%b" % (head, kind, flags, stream.to_bytes(4, "big"), payload)
-
-
-def _spans(frames: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where each of whole frames begins and ends."""
-    at = 0
-    while at < len(frames):
-        end = at + 9 + int.from_bytes(frames[at : at + 3], "big")
-        yield at, end
-        at = end
-
-
-def _window_update(increment: int) -> bytes:
-    return _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", increment))

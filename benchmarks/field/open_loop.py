@@ -66,10 +66,10 @@ def send(
         lines = [_Line(address, path, message) for _ in range(connections)]
         for line in lines:
             stack.enter_context(line.socket)
-        load = _Load(lines)
+        load = _Load(lines, asleep=asleep)
         begin = time.perf_counter()
         while not all(line.connection.ready for line in lines):
-            load.turn(0.0)
+            load.turn(0.05)
             if time.perf_counter() - begin > _PATIENCE_S:
                 raise ConnectionError(f"{address}: no settings came")
         begin = time.perf_counter()
@@ -82,11 +82,11 @@ def send(
                 outcome.late_s.append(now - due[sent])
                 sent += 1
             pause = 0.05 if sent == len(due) else min(0.05, max(0.0, due[sent] - now))
-            _record(load.turn(pause if asleep else 0.0), due, right, outcome)
+            _record(load.turn(pause), due, right, outcome)
         give_up = time.perf_counter() + _PATIENCE_S
         ended = len(outcome.latencies_s) + sum(outcome.errors.values())
         while ended < sent and time.perf_counter() < give_up:
-            _record(load.turn(0.05 if asleep else 0.0), due, right, outcome)
+            _record(load.turn(0.05), due, right, outcome)
             ended = len(outcome.latencies_s) + sum(outcome.errors.values())
     outcome.calls = sent
     if sent > ended:
@@ -118,7 +118,8 @@ class _Line:
 class _Load:
     """Lines that are written and read as far as they can be."""
 
-    def __init__(self, lines: list[_Line]) -> None:
+    def __init__(self, lines: list[_Line], *, asleep: bool) -> None:
+        self._asleep = asleep
         self._lines = {line.socket.fileno(): line for line in lines}
         self._readable = select.poll()
         for number in self._lines:
@@ -127,13 +128,13 @@ class _Load:
     def turn(self, pause_s: float) -> list[tuple[Answer, float]]:
         """Write what waits, read what came; return the answers and when they were there.
 
-        Waits for them for some time at most.
+        Waits for them for some time at most, where it may sleep.
         """
         for line in self._lines.values():
             if line.connection.outgoing:
                 line.write()
         ended: list[tuple[Answer, float]] = []
-        for number, _ in self._readable.poll(pause_s * 1000):
+        for number, _ in self._readable.poll(pause_s * 1000 if self._asleep else 0):
             answers = self._lines[number].read()
             now = time.perf_counter()
             ended += [(answer, now) for answer in answers]

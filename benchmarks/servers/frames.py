@@ -8,44 +8,45 @@ Usage: python -m benchmarks.servers.frames [PORT]
 
 import select
 import socket
-import struct
 import sys
 
+from hpack import Encoder, NeverIndexedHeaderTuple
+
+from benchmarks.http2 import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FIRST_WINDOW,
+    HEAD_BYTES,
+    HEADERS,
+    PING,
+    REFILL_BYTES,
+    SETTINGS,
+    WIDE,
+    WIDEST_WINDOW,
+    around_numbers,
+    frame,
+    window_update,
+)
 from benchmarks.server_process import READY
 
 _PREFACE_BYTES = 24
-_DATA, _SETTINGS, _PING = 0, 4, 6
-_END_STREAM = _ACK = 0x1
-_INITIAL_WINDOW = 4
-_OUR_WINDOW = 2**31 - 1
-_REFILL_BYTES = 2**30
 _RECEIVED_BYTES = 2**20
+_WELCOME = frame(SETTINGS, 0, 0, WIDE) + window_update(WIDEST_WINDOW - FIRST_WINDOW)
 
-_WELCOME = (
-    struct.pack(">I", 6)[1:] + b"\x04\0\0\0\0\0" + struct.pack(">HI", _INITIAL_WINDOW, _OUR_WINDOW)
+
+def _block(*fields: tuple[str, str]) -> bytes:
+    """Return fields, of which no table keeps any."""
+    return Encoder().encode([NeverIndexedHeaderTuple(*field) for field in fields])
+
+
+_ANSWER = around_numbers(
+    frame(HEADERS, END_HEADERS, 0, _block((":status", "200"), ("content-type", "application/grpc")))
+    + frame(DATA, 0, 0, bytes(5))
+    + frame(HEADERS, END_HEADERS | END_STREAM, 0, _block(("grpc-status", "0")))
 )
-
-
-def _window_update(increment: int) -> bytes:
-    return b"\0\0\x04\x08\0\0\0\0\0" + increment.to_bytes(4, "big")
-
-
-def _field(name: bytes, value: bytes) -> bytes:
-    """Return a field that no table keeps (RFC 7541, section 6.2.2)."""
-    return b"\0%c%b%c%b" % (len(name), name, len(value), value)
-
-
-def _headers(block: bytes, flags: int) -> tuple[bytes, bytes]:
-    """Return what precedes the stream's number, and what follows it."""
-    return struct.pack(">I", len(block))[1:] + b"\x01%c" % flags, block
-
-
-def _answer() -> list[bytes]:
-    """Return the parts of an answer that the stream's number joins."""
-    # 0x88 is ":status: 200" (RFC 7541, appendix A).
-    head, fields = _headers(b"\x88" + _field(b"content-type", b"application/grpc"), 0x4)
-    end, trailers = _headers(_field(b"grpc-status", b"0"), 0x5)
-    return [head, fields + b"\0\0\x05\0\0", b"\0\0\0\0\0" + end, trailers]
+"""To every call: an empty message."""
 
 
 class _Line:
@@ -54,11 +55,10 @@ class _Line:
     def __init__(self, line: socket.socket) -> None:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = line
-        self._answer = _answer()
         self._incoming = b""
         self._preface = True
         self._received = 0
-        line.sendall(_WELCOME + _window_update(_OUR_WINDOW - 65_535))
+        line.sendall(_WELCOME)
 
     def read(self) -> bool:
         """Answer what came; return whether the connection is still there."""
@@ -67,23 +67,23 @@ class _Line:
         if self._preface and len(incoming) >= _PREFACE_BYTES:
             self._preface, at = False, _PREFACE_BYTES
         outgoing = bytearray()
-        while not self._preface and len(incoming) - at >= 9:
+        while not self._preface and len(incoming) - at >= HEAD_BYTES:
             size = int.from_bytes(incoming[at : at + 3], "big")
-            end = at + 9 + size
+            end = at + HEAD_BYTES + size
             if len(incoming) < end:
                 break
             kind, flags = incoming[at + 3], incoming[at + 4]
-            if kind == _DATA:
+            if kind == DATA:
                 self._received += size
-                if flags & _END_STREAM:
-                    outgoing += incoming[at + 5 : at + 9].join(self._answer)
-            elif kind in (_SETTINGS, _PING) and not flags & _ACK:
-                told = incoming[at + 9 : end] if kind == _PING else b""
-                outgoing += b"\0\0%c%c\x01\0\0\0\0" % (len(told), kind) + told
+                if flags & END_STREAM:
+                    outgoing += incoming[at + 5 : at + HEAD_BYTES].join(_ANSWER)
+            elif kind in (SETTINGS, PING) and not flags & ACK:
+                told = incoming[at + HEAD_BYTES : end] if kind == PING else b""
+                outgoing += frame(kind, ACK, 0, told)
             at = end
         self._incoming = incoming[at:]
-        if self._received > _REFILL_BYTES:
-            outgoing += _window_update(self._received)
+        if self._received > REFILL_BYTES:
+            outgoing += window_update(self._received)
             self._received = 0
         if outgoing:
             self.socket.sendall(outgoing)
