@@ -147,12 +147,12 @@ class Connection(Upkeep):
     # Reading frames
 
     def _read(self, data: Payload) -> None:
-        begun = self._rest_since if self._rest else self._heard
-        self._rest_since = None
+        begun: float | None = self._heard
         if self._rest:
             # Less than a frame, and none of DATA: that is handed on in parts.
             data = self._rest + data
             self._rest = b""
+            begun, self._rest_since = self._rest_since, None
         position = 0
         end = len(data)
         if not self._greeted:
@@ -321,9 +321,10 @@ class Connection(Upkeep):
         size = len(part)
         cut.missing -= size
         stream = cut.stream
-        # It may have been answered, or cut off, meanwhile.
-        there = stream is not None and self.streams.get(stream.id) is stream
-        if stream is not None and there and (size or not cut.missing):
+        if stream is not None and self.streams.get(stream.id) is not stream:
+            # It was answered, or cut off, meanwhile.
+            stream = cut.stream = None
+        if stream is not None and (size or not cut.missing):
             stream.credit -= size
             try:
                 self._deliver(stream, 0 if cut.missing else cut.flags, part)
