@@ -4,8 +4,9 @@ import socket
 from collections.abc import Callable
 
 from forwardpass.server.app import Server
-from support.http2 import Frame, hello, read_frames
+from support.http2 import Frame, hello, message, read_frames
 from support.process import ServerProcess
+from support.served import GOOD
 
 
 class Raw:
@@ -47,3 +48,8 @@ class Raw:
 
 def end_of(stream_id: int) -> Callable[[Frame], bool]:
     return lambda each: each.stream_id == stream_id and bool(each.flags & 1) and each.kind < 2
+
+
+def linear() -> bytes:
+    """A call of the model of that name, as gRPC frames it."""
+    return message(GOOD["linear"].request().SerializeToString())

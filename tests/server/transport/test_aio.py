@@ -32,7 +32,7 @@ from support.http2 import (
     request,
 )
 from support.process import server_process
-from support.raw import Raw, end_of
+from support.raw import Raw, end_of, linear
 from support.rpc import Stub
 from support.served import GOOD, assert_answered
 from support.transports import as_default
@@ -78,10 +78,6 @@ def server(models: Path) -> Iterator[Server]:
 def raw(server: Server) -> Iterator[Raw]:
     with closing(Raw(server)) as raw:
         yield raw
-
-
-def linear() -> bytes:
-    return message(GOOD["linear"].request().SerializeToString())
 
 
 def statistics(stub: Stub, name: str) -> dict[int, int]:

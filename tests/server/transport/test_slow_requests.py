@@ -23,7 +23,7 @@ from support.http2 import (
     message,
 )
 from support.http2 import request as request_frames
-from support.raw import Raw, end_of
+from support.raw import Raw, end_of, linear
 from support.served import GOOD
 
 from forwardpass.server.app import Server
@@ -46,10 +46,6 @@ def models(tmp_path: Path) -> Path:
 def server(models: Path) -> Iterator[Server]:
     with Server(Config(models=models, port=0, transport=Transport.ASYNCIO)) as server:
         yield server
-
-
-def linear() -> bytes:
-    return message(GOOD["linear"].request().SerializeToString())
 
 
 def end_of_error(raw: Raw, stream_id: int) -> bytes:
