@@ -10,8 +10,7 @@ trap 'rm -rf "$tools"' EXIT
 python3.11 -m venv "$tools/venv"
 "$tools/venv/bin/pip" install -q 'pip-tools>=7.4'
 compile=("$tools/venv/bin/pip-compile" --quiet --upgrade --generate-hashes --allow-unsafe
-    --strip-extras --no-header --no-annotate
-    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host)
+    --strip-extras --no-header --no-annotate --no-emit-options)
 extras=()
 for extra in server cli "$@"; do extras+=(--extra "$extra"); done
 "${compile[@]}" "${extras[@]}" -o deploy/image/requirements.lock pyproject.toml
