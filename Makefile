@@ -1,4 +1,4 @@
-.PHONY: proto check test docs-images docs-clients
+.PHONY: proto check lint test docs-images docs-clients docs-page
 
 PROTO = forwardpass/proto/inference.proto
 
@@ -10,17 +10,26 @@ proto:
 # The pictures are committed; a test compares them.
 docs-images:
 	python docs/images/redraw.py
-	python -m forwardpass.models.zoo.train --plots-only --plots docs/images
+	python -m forwardpass.models.zoo.training.train --plots-only --plots docs/images
 
 # The tables of what other clients get are committed; a conformance test compares them.
 docs-clients:
 	PYTHONPATH=tests python -m conformance.support_table
 
-test:
-	python -m pytest -n 2
+# The pictures of the page, which fonts make a little different everywhere: no test compares them.
+docs-page:
+	PYTHONPATH=tests:. python -m conformance.browser docs/images/page
 
-check: test
+# What takes a minute, before what takes ten.
+lint:
 	ruff check .
 	ruff format --check .
 	mypy
 	lint-imports
+
+test:
+	python -m pytest -n 2
+
+# In this order, also where make runs several at a time.
+check: lint
+	$(MAKE) test
