@@ -1,4 +1,4 @@
-"""The one table between wire datatypes (`FP32`) and NumPy dtypes (`float32`)."""
+"""The table of wire datatypes (`FP32`) and NumPy dtypes (`float32`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ class Datatype:
     """One element type of the wire protocol."""
 
     name: str
-    """As in a message: `FP32`."""
+    """Name in messages, as in `FP32`."""
     dtype: np.dtype[Any]
     """Little-endian NumPy dtype; `object` (elements of type bytes) for BYTES."""
     contents_field: str | None
-    """The field of InferTensorContents that holds it; None where only raw bytes may."""
+    """Field of InferTensorContents for its values; None if they can only be raw bytes."""
 
 
 def _datatype(name: str, dtype: str, contents_field: str | None) -> tuple[str, Datatype]:
@@ -43,15 +43,15 @@ DATATYPES: Mapping[str, Datatype] = MappingProxyType(
         ]
     )
 )
-"""Every datatype by its wire name. BF16 is left out: NumPy has no such dtype."""
+"""Every datatype by its wire name. BF16 is missing: NumPy has no such dtype."""
 
 _BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
 
 
 def datatype_of(dtype: np.dtype[Any]) -> Datatype:
-    """Return the wire datatype of a NumPy dtype, of any byte order; strings are BYTES.
+    """Return the wire datatype of a NumPy dtype of any byte order; strings are BYTES.
 
-    Raises KeyError for a dtype that has none (complex, datetime, ...).
+    Raises KeyError for a dtype without one (complex, datetime, ...).
     """
     if dtype.kind in "SUO":
         return DATATYPES["BYTES"]

@@ -1,15 +1,16 @@
-"""The file contract: what a model file says of itself in ONNX `metadata_props`.
+"""The file contract: the metadata of a model file, in ONNX's `metadata_props`.
 
-Written by `forwardpass.models`, read back by it, and read by the server, which replays the
-samples and publishes the rest as the `properties` of ModelMetadata. Every value is text;
-the ones marked JSON are JSON with sorted keys, so that equal networks give equal bytes.
+`forwardpass.models` writes and reads them; the server reads them, replays the samples and
+publishes the rest as the `properties` of ModelMetadata. Every value is text; those marked JSON
+are JSON with sorted keys, so that equal networks have equal bytes.
 """
 
 import base64
 import binascii
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
@@ -17,7 +18,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.proto.spec import TensorError
+from forwardpass.proto.pickling import PicklableError
+from forwardpass.proto.spec import TensorError, TensorSpec
 from forwardpass.proto.tensors import decode_raw, encode_raw
 
 PREFIX = "forwardpass."
@@ -31,22 +33,50 @@ INPUTS = PREFIX + "inputs"
 OUTPUTS = PREFIX + "outputs"
 """JSON object: output name -> ColumnNames."""
 PROVENANCE = PREFIX + "provenance"
-"""JSON object of text: where the network comes from, how well it does, whatever its maker adds."""
+"""JSON object of text: the network's origin, its figures, and anything that its author adds."""
+CARD_PARTS = ("intended use", "limits", "data", "figures")
+"""Names in PROVENANCE that a model card has a section for, also behind that of a part of the model,
+as in `heart: data`."""
 SAMPLES = PREFIX + "samples"
 """JSON: Samples."""
 
 BATCH_INVARIANT = PREFIX + "batch_invariant"
-"""Not in a file: what a server found out on its machine and publishes beside the file's own keys.
+"""Not in a file: the result of a server's check on its machine, published with the file's keys.
 
 `true`: rows of different requests run together, and each gets the bits that it gets alone.
-`false`: it would not, so that every request runs alone. Or `not batched: ` and why it was not
-tried: then every request runs alone, too.
+`false`: it would not, so that every request runs alone. Or `not batched: ` and the reason why it
+was not tried: then every request runs alone, too.
 """
+
+UNPROVEN = PREFIX + "unproven"
+"""Not in a file: published by a server that was allowed to serve a model although it answered no
+input that was tried; the value is the reason."""
+
+SIGNATURE = PREFIX + "signature"
+"""Not in a file: a server's hash of what gives requests and answers their meaning: the inputs and
+outputs, and the names, units and thresholds of their columns. Replicas on other machines have the
+same."""
+
+CONTENT = PREFIX + "content"
+"""Not in a file: a server's SHA-256 of the model's bytes, in hexadecimal; of one whose nodes it had
+to sort, or whose data are in other files, as it was put together."""
+
+CONDITIONS = {SIGNATURE: "forwardpass_signature", CONTENT: "forwardpass_content"}
+"""Key of ModelMetadata -> parameter of a ModelInferRequest that asks for an answer only if the
+model still has this value there; else the call is answered ABORTED."""
 
 FORMAT_VERSION = "1"
 
+MISSING_TEXT = ""
+"""A missing value of an input of categories that are texts, unless it is a category."""
+MISSING_INTEGER = -(2**63)
+"""A missing value of an input of categories that are integers."""
 
-class MetadataError(ValueError):
+_SAMPLED = {np.dtype(object): "BYTES", np.dtype(np.int64): "INT64"}
+"""The datatypes of samples that are not float32, by dtype."""
+
+
+class MetadataError(PicklableError, ValueError):
     """A value under one of the contract's keys that is not of the contract's form."""
 
     def __init__(self, key: str, why: str) -> None:
@@ -56,19 +86,33 @@ class MetadataError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnNames:
-    """What the columns of one tensor mean; each tuple is empty or one entry a column."""
+    """The meaning of the columns of one tensor; each tuple is empty or has one entry per column."""
 
     labels: tuple[str, ...] = ()
     """Feature names of an input, labels of an output."""
     units: tuple[str, ...] = ()
-    """Unit of each column, as in `mm`; empty text where it has none."""
+    """Unit of each column, as in `mm`; an empty text if it has none."""
     description: str = ""
     thresholds: tuple[float, ...] = ()
-    """Of an output: what a column's value has to exceed for its label to hold."""
+    """Thresholds of an output's columns: above it, a column's label applies."""
     low: tuple[float, ...] = ()
-    """Of an input: the least value that each column had where the model was made."""
+    """The least value of each column of an input in the data for which the model was made."""
     high: tuple[float, ...] = ()
-    """And the greatest; there is one of them where there is the other."""
+    """The greatest value of each column; set if and only if `low` is."""
+    fill: tuple[float | None, ...] = ()
+    """The value that the model puts in place of a missing one, NaN, of each column of an input;
+    None for a column whose missing values stay missing."""
+    categories: tuple[str, ...] | tuple[int, ...] = ()
+    """All values of an input of one column that is no number: texts, or integers. Not one per
+    column."""
+    unknown: str | int = "refuse"
+    """What any other value counts as: `refuse` for no answer, `zeros` for none of the categories,
+    or one of them."""
+    missing: str | int | None = None
+    """The category that a missing value counts as; None if it is unknown. It is sent as
+    MISSING_TEXT or MISSING_INTEGER, unless that is a category itself."""
+    baseline: tuple[float, ...] = ()
+    """The row of an input from which explanations start; empty for the mean of its scaling."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are not empty, ready for JSON."""
@@ -79,23 +123,35 @@ class ColumnNames:
             "thresholds": list(self.thresholds),
             "low": list(self.low),
             "high": list(self.high),
+            "fill": list(self.fill),
+            "categories": list(self.categories),
+            "baseline": list(self.baseline),
         }
-        return {key: value for key, value in fields.items() if value}
+        rules = {"unknown": self.unknown} if self.unknown != "refuse" else {}
+        rules |= {"missing": self.missing} if self.missing is not None else {}
+        return {key: value for key, value in fields.items() if value} | rules
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`; unknown fields are left aside.
+        """Inverse of `to_dict`; unknown fields are ignored.
 
         Raises TypeError for a field of another type.
         """
         texts = {name: fields.get(name, []) for name in ("labels", "units")}
         description = fields.get("description", "")
-        numbers = {name: fields.get(name, []) for name in ("thresholds", "low", "high")}
+        numbers = {name: fields.get(name, []) for name in _NUMBERS}
+        fill, categories = fields.get("fill", []), fields.get("categories", [])
+        unknown, missing = fields.get("unknown", "refuse"), fields.get("missing")
         if (
             not all(_is_texts(value) for value in texts.values())
             or not isinstance(description, str)
             or not all(_is_numbers(value) for value in numbers.values())
             or len(numbers["low"]) != len(numbers["high"])
+            or not (isinstance(fill, list) and _is_numbers([x for x in fill if x is not None]))
+            or not (_is_texts(categories) or _is_integers(categories))
+            or len({*categories}) != len(categories)
+            or not _is_one_of(unknown, ("refuse", "zeros", *categories))
+            or not _is_one_of(missing, (None, *categories))
         ):
             raise TypeError("expected lists of texts, a text and lists of finite numbers")
         return cls(
@@ -105,7 +161,15 @@ class ColumnNames:
             thresholds=tuple(map(float, numbers["thresholds"])),
             low=tuple(map(float, numbers["low"])),
             high=tuple(map(float, numbers["high"])),
+            fill=tuple(None if x is None else float(x) for x in fill),
+            categories=tuple(categories),
+            unknown=unknown,
+            missing=missing,
+            baseline=tuple(map(float, numbers["baseline"])),
         )
+
+
+_NUMBERS = ("thresholds", "low", "high", "baseline")
 
 
 def dump_columns(tensors: Mapping[str, ColumnNames]) -> str:
@@ -125,15 +189,30 @@ def load_columns(key: str, text: str) -> dict[str, ColumnNames]:
         raise MetadataError(key, "expected an object of objects") from error
 
 
+def load_provenance(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Read PROVENANCE among a file's metadata; empty if it has none.
+
+    Raises MetadataError if it is no JSON object; a value that is no text stays as it is.
+    """
+    value = load_json(PROVENANCE, texts.get(PROVENANCE, "{}"))
+    if not isinstance(value, dict):
+        raise MetadataError(PROVENANCE, "expected an object of texts")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Inputs with the answers that the float64 reference gives, for the server to replay."""
+    """Inputs with the answers of the float64 reference, for the server to replay."""
 
     inputs: Mapping[str, NDArray[Any]]
     outputs: Mapping[str, NDArray[Any]]
     """Float64 reference answers, rounded to the output's dtype."""
     tolerance: Mapping[str, float]
-    """Per output: the largest absolute difference that float32 rounding explains."""
+    """The largest absolute difference of each output that float32 rounding explains."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Read-only views of dicts do not pickle.
+        return Samples, (dict(self.inputs), dict(self.outputs), dict(self.tolerance))
 
     def dump(self) -> str:
         """Write the value of SAMPLES."""
@@ -144,6 +223,27 @@ class Samples:
                 "tolerance": dict(self.tolerance),
             }
         )
+
+    def difference(self, answers: Mapping[str, NDArray[Any]]) -> str:
+        """Return where a model's answers to the inputs are wrong first; empty if they are right."""
+        for name, expected in self.outputs.items():
+            got, tolerance = answers[name], self.tolerance[name]
+            if got.shape != expected.shape:
+                return (
+                    f"output {name!r} of its samples: expected shape {list(expected.shape)}, "
+                    f"got {list(got.shape)}"
+                )
+            if got.dtype.kind != "f":
+                return f"output {name!r} of its samples: expected floats, got {got.dtype}"
+            # Written so that a NaN counts as wrong.
+            wrong = ~(np.abs(got.astype(np.float64) - expected) <= tolerance)
+            if wrong.any():
+                at = tuple(map(int, np.argwhere(wrong)[0]))
+                return (
+                    f"output {name!r} at {list(at)} of its samples: expected "
+                    f"{expected[at]:.9g} within {tolerance:.3g}, got {got[at]:.9g}"
+                )
+        return ""
 
     @classmethod
     def load(cls, text: str) -> Self:
@@ -173,10 +273,35 @@ class Samples:
 
 
 def published(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return what a server publishes of a file's metadata: the contract's keys but the samples."""
+    """Return the metadata of a file that a server publishes: the contract's keys but the samples.
+
+    Keys that a server finds out itself are not taken from a file.
+    """
     return {
-        key: value for key, value in metadata.items() if key.startswith(PREFIX) and key != SAMPLES
+        key: value
+        for key, value in metadata.items()
+        if key.startswith(PREFIX) and key not in _UNPUBLISHED
     }
+
+
+_UNPUBLISHED = {SAMPLES, BATCH_INVARIANT, UNPROVEN, SIGNATURE, CONTENT}
+
+
+def signature(
+    inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec], properties: Mapping[str, str]
+) -> str:
+    """Return the value of SIGNATURE: 16 hexadecimal digits.
+
+    properties: those of ModelMetadata.
+    """
+    meaning = {
+        "tensors": [
+            [[tensor.name, tensor.datatype, tensor.shape] for tensor in tensors]
+            for tensors in (inputs, outputs)
+        ],
+        "columns": [properties.get(key, "{}") for key in (INPUTS, OUTPUTS)],
+    }
+    return hashlib.sha256(dump_json(meaning).encode()).hexdigest()[:16]
 
 
 def dump_json(value: object) -> str:
@@ -185,7 +310,7 @@ def dump_json(value: object) -> str:
 
 
 def load_json(key: str, text: str) -> Any:
-    """Read the JSON under a key; raises MetadataError if it is none."""
+    """Read the JSON under a key; raises MetadataError if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -193,7 +318,25 @@ def load_json(key: str, text: str) -> Any:
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    if not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
+        return False
+    try:
+        # JSON also has halves of characters, which no message can carry.
+        "".join(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_one_of(value: object, values: Sequence[object]) -> bool:
+    # Not by ==, for which True is 1.
+    return any(type(value) is type(each) and value == each for each in values)
+
+
+def _is_integers(value: object) -> bool:
+    return isinstance(value, list) and all(
+        type(number) is int and -(2**63) < number < 2**63 for number in value
+    )
 
 
 def _is_numbers(value: object) -> bool:
@@ -207,9 +350,11 @@ def _is_numbers(value: object) -> bool:
 
 
 def _dump_tensor(array: NDArray[Any]) -> dict[str, Any]:
-    # float32 alone: the contract's samples come from networks, whose tensors are float32.
-    raw = encode_raw(array.astype(np.float32), "FP32")
-    return {"shape": list(array.shape), "raw": base64.b64encode(raw).decode("ascii")}
+    # Of float32 and of what categories are; other numbers are float32 in a file.
+    datatype = _SAMPLED.get(array.dtype, "FP32")
+    raw = encode_raw(array, datatype)
+    tensor = {"shape": list(array.shape), "raw": base64.b64encode(raw).decode("ascii")}
+    return tensor if datatype == "FP32" else {"datatype": datatype, **tensor}
 
 
 def _load_tensors(tensors: Mapping[str, Any]) -> Mapping[str, NDArray[Any]]:
@@ -218,7 +363,7 @@ def _load_tensors(tensors: Mapping[str, Any]) -> Mapping[str, NDArray[Any]]:
             name: decode_raw(
                 f"sample {name!r}",
                 base64.b64decode(tensor["raw"], validate=True),
-                "FP32",
+                tensor.get("datatype", "FP32"),
                 tuple(int(size) for size in tensor["shape"]),
             )
             for name, tensor in tensors.items()

@@ -1,6 +1,6 @@
-"""What a model says of one tensor, and the checks of a request against it.
+"""The specification of a model's tensor, and the checks of a request against it.
 
-Client and server make the same checks with the same words: the client before it sends,
+Client and server make the same checks with the same error texts: the client before it sends,
 the server for every caller.
 """
 
@@ -8,21 +8,22 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from forwardpass.proto.datatypes import DATATYPES
+from forwardpass.proto.pickling import PicklableError
 
 MAX_ELEMENTS = 2**31 - 1
-"""More elements than any message can hold; a shape beyond it is refused unread."""
+"""Maximum number of elements, more than any message can hold; larger shapes are rejected."""
 
 
 _MAX_QUOTED = 100
 
 
-class TensorError(ValueError):
-    """One tensor of a request or reply that is not as it has to be."""
+class TensorError(PicklableError, ValueError):
+    """A tensor of a request or reply is invalid."""
 
     def __init__(self, tensor: str, *, expected: str, got: str, fix: str) -> None:
         super().__init__(f"{tensor}: expected {expected}, got {got}; {fix}")
         self.tensor = tensor
-        """Which one, as in `input 'x'`."""
+        """The invalid tensor, as in `input 'x'`."""
         self.expected = expected
         self.got = got
         self.fix = fix
@@ -36,32 +37,32 @@ class TensorSpec:
     datatype: str
     """Wire name, as in `FP32`."""
     shape: tuple[int, ...]
-    """-1 marks an axis of any length."""
+    """Length of each axis; -1 for any length."""
     symbols: tuple[str | None, ...] = ()
-    """For each axis the graph's name of its length; axes of one name have one length."""
+    """Name of each axis's length in the graph; equal names mean equal lengths."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.datatype}{format_shape(self.shape)}"
 
 
 def quote(name: object) -> str:
-    """Quote a caller's word for a message, cut where it would push out the rest."""
+    """Quote a caller's word in an error text, cut to leave room for the rest."""
     if isinstance(name, str) and len(name) > _MAX_QUOTED:
         return f"{name[:_MAX_QUOTED]!r}..."
     return repr(name)
 
 
 def format_shape(shape: Iterable[int]) -> str:
-    """Write a shape as it stands on the wire: `[-1, 30]`."""
+    """Format a shape as on the wire: `[-1, 30]`."""
     return f"[{', '.join(map(str, shape))}]"
 
 
 def check_name(
     tensor: str, name: str, names: Collection[str], seen: Collection[str], *, once: str
 ) -> None:
-    """Raise TensorError unless a name is one of the model's, and none of those seen before.
+    """Raise TensorError unless a name is one of the model's and not seen before.
 
-    once: what to do about one that comes again, as in `send every input once`.
+    once: the fix for a repeated name, as in `send every input once`.
     """
     if name not in names:
         raise TensorError(
@@ -75,7 +76,7 @@ def check_name(
 
 
 def check_complete(names: Collection[str], given: Collection[str]) -> None:
-    """Raise TensorError unless every one of the model's inputs is given."""
+    """Raise TensorError unless all of the model's inputs are given."""
     for name in names:
         if name not in given:
             raise TensorError(
@@ -87,7 +88,7 @@ def check_complete(names: Collection[str], given: Collection[str]) -> None:
 
 
 def check_datatype(tensor: str, spec: TensorSpec, datatype: str) -> None:
-    """Raise TensorError unless the datatype sent is the one that the model declares."""
+    """Raise TensorError unless the datatype is the one that the model declares."""
     if datatype == spec.datatype:
         return
     if datatype in DATATYPES:
@@ -100,7 +101,7 @@ def check_datatype(tensor: str, spec: TensorSpec, datatype: str) -> None:
     raise TensorError(
         tensor,
         expected=f"datatype {spec.datatype}",
-        got=f"{quote(datatype)}, which is no datatype",
+        got=f"{quote(datatype)}, which is not a datatype",
         fix=f"use one of {', '.join(DATATYPES)}",
     )
 
@@ -138,19 +139,19 @@ def check_shape(tensor: str, spec: TensorSpec, shape: Sequence[int]) -> None:
                 got=format_shape(shape),
                 fix=f"axis {axis} must be {wanted} long, not {size}",
             )
-        # A zero does not hide an overflow of the other axes.
+        # A zero must not hide an overflow of the other axes.
         elements *= max(size, 1)
     if elements > MAX_ELEMENTS:
         raise TensorError(
             tensor,
             expected=f"at most {MAX_ELEMENTS} elements",
             got=f"{format_shape(shape)}, which is {elements}",
-            fix="send fewer rows a call",
+            fix="send fewer rows per call",
         )
 
 
 def check_symbols(specs: Mapping[str, TensorSpec], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Raise TensorError unless axes of one name (the batch, say) are equally long everywhere.
+    """Raise TensorError unless axes with one name (such as the batch) have one length.
 
     specs and shapes hold the same inputs, by name.
     """
