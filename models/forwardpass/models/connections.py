@@ -1,4 +1,4 @@
-"""Which layer reads which: feed-forward, in an order that can be computed."""
+"""Checks that the connections of layers are feed-forward, in an order of computation."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from forwardpass.models.errors import NetworkError
 def check_connections(inputs: Iterable[str], reads: Mapping[str, Sequence[str]]) -> None:
     """Raise NetworkError unless each layer reads only the input and layers before it.
 
-    inputs names the input and its scalings; reads maps the layers' names, in their order, to the
+    inputs: names of the input and its scalings. reads: names of the layers, in order, with the
     names that they read.
     """
     before = set(inputs)
@@ -48,7 +48,7 @@ def _error(
 
 
 def _path(start: str, goal: str, reads: Mapping[str, Sequence[str]]) -> list[str] | None:
-    """Return the shortest way from goal to start as values flow, both included, or None."""
+    """Return the shortest path of values from goal to start, including both, or None."""
     came_from: dict[str, str | None] = {start: None}
     queue = deque([start])
     while queue:

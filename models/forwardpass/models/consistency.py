@@ -1,19 +1,42 @@
-"""Whether an input, layers and outputs make a network; the connections are `connections`'."""
+"""Checks that input, layers and outputs make a network; for connections see `connections`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from forwardpass.models import graph_names
-from forwardpass.models.activations import ACTIVATIONS
+from forwardpass.models.activations import activation_of
+from forwardpass.models.categorical import Categorical
+from forwardpass.models.checks import check_one_each
 from forwardpass.models.connections import check_connections
 from forwardpass.models.errors import NetworkError
 from forwardpass.models.layers import Layer
-from forwardpass.models.names import check_one_each
 from forwardpass.models.ports import Input, Output
+from forwardpass.proto.verdicts import DEFAULT_THRESHOLD, is_two_class
 
 
-def check_layers(source: Input, layers: Sequence[Layer]) -> None:
-    """Raise NetworkError unless names differ, connections are feed-forward and shapes fit."""
+def check_inputs(inputs: Sequence[Input | Categorical]) -> None:
+    """Raise NetworkError unless there are inputs whose columns have different names."""
+    if not inputs or not all(isinstance(each, Input | Categorical) for each in inputs):
+        odd = next((each for each in inputs if not isinstance(each, Input | Categorical)), None)
+        raise NetworkError(
+            "network",
+            expected="inputs that are Input or Categorical",
+            got="none" if odd is None else repr(odd),
+            fix="write for example Input(3)",
+        )
+    _check_distinct("inputs", [each.name for each in inputs])
+    if len(inputs) > 1:
+        # One table may have the columns of all.
+        columns = [
+            name
+            for each in inputs
+            for name in ((each.features if isinstance(each, Input) else ()) or (each.name,))
+        ]
+        _check_distinct("columns of the inputs", columns)
+
+
+def check_layers(inputs: Sequence[Input | Categorical], layers: Sequence[Layer]) -> None:
+    """Raise NetworkError unless names are distinct, connections feed-forward and shapes fit."""
     if not layers:
         raise NetworkError(
             "network",
@@ -21,13 +44,26 @@ def check_layers(source: Input, layers: Sequence[Layer]) -> None:
             got="none",
             fix="a network computes something: add a layer",
         )
-    inputs = [each.name for each in source.scaled]
-    _check_distinct("layers (the input is one)", [*inputs, *(layer.name for layer in layers)])
-    if source.name in graph_names.taken(source, layers):
-        raise _name_taken(f"input {source.name!r}", source.name)
-    check_connections(inputs, {layer.name: layer.reads for layer in layers})
-    _check_scalings(source, layers)
-    widths = dict.fromkeys(inputs, source.size) | {layer.name: layer.units for layer in layers}
+    widths = {each.name: source.width for source in inputs for each in source.scaled}
+    names = [each.name for source in inputs for each in source.scaled]
+    _check_distinct("layers (the input is one)", [*names, *(layer.name for layer in layers)])
+    taken = graph_names.taken(inputs, layers)
+    for source in inputs:
+        if source.name in taken:
+            raise _name_taken(f"input {source.name!r}", source.name)
+    check_connections(names, {layer.name: layer.reads for layer in layers})
+    read = {name for layer in layers for name in layer.reads}
+    for source in inputs:
+        if not any(each.name in read for each in source.scaled):
+            raise NetworkError(
+                f"input {source.name!r}",
+                expected="to be read by a layer",
+                got="none that does",
+                fix="remove it, or read it",
+            )
+        if isinstance(source, Input):
+            _check_scalings(source, layers)
+    widths |= {layer.name: layer.units for layer in layers}
     for layer in layers:
         width = sum(widths[name] for name in layer.reads)
         if layer.W.shape[1] != width:
@@ -43,7 +79,7 @@ def check_layers(source: Input, layers: Sequence[Layer]) -> None:
 
 
 def _check_scalings(source: Input, layers: Sequence[Layer]) -> None:
-    """Raise NetworkError unless each scaling is read, and there is one way to write it down."""
+    """Raise NetworkError unless each scaling is read, and only one notation is possible."""
     read = {name for layer in layers for name in layer.reads}
     for each in source.scalings:
         if each.name not in read:
@@ -72,13 +108,13 @@ def _check_scalings(source: Input, layers: Sequence[Layer]) -> None:
 
 
 def checked_outputs(
-    source: Input, layers: Sequence[Layer], outputs: Sequence[Output]
+    inputs: Sequence[Input | Categorical], layers: Sequence[Layer], outputs: Sequence[Output]
 ) -> tuple[Output, ...]:
-    """Return outputs of layers that `check_layers` found sound, each said in one way alone.
+    """Return the outputs of layers checked by `check_layers`, in a canonical notation.
 
-    That is: z of an identity layer as its a, and one threshold for all columns as one a column.
-    Raises NetworkError unless they name layers, labels, units and thresholds fit, names differ,
-    and each layer leads to one of them.
+    z of an identity layer becomes its a, and one threshold for all columns one per column.
+    Raises NetworkError unless they name layers, labels, units and thresholds fit, names are
+    distinct, and each layer leads to an output.
     """
     if not outputs:
         raise NetworkError(
@@ -87,9 +123,11 @@ def checked_outputs(
             got="none",
             fix="name the layer whose activations are the answer",
         )
-    _check_distinct("tensors", [source.name, *(output.name for output in outputs)])
+    _check_distinct(
+        "tensors", [*(each.name for each in inputs), *(output.name for output in outputs)]
+    )
     numbered = {layer.name: (number, layer) for number, layer in enumerate(layers, start=2)}
-    taken = graph_names.taken(source, layers)
+    taken = graph_names.taken(inputs, layers)
     checked = []
     for output in outputs:
         subject = f"output {output.name!r}"
@@ -103,12 +141,13 @@ def checked_outputs(
         number, layer = numbered[output.layer]
         own = {graph_names.shown(output, number)}
         if layer.activation == "identity":
-            # Its z and a are one tensor: one way to say it makes equal networks equal files.
+            # z and a are one tensor: a single notation gives equal networks equal files.
             own = {graph_names.z(number), graph_names.a(number)}
             output = replace(output, of="a")
         if output.name in taken - own:
             raise _name_taken(subject, output.name)
-        check_one_each(subject, "labels", output.labels, layer.units)
+        if not is_two_class(output.labels, layer.units):
+            check_one_each(subject, "labels", output.labels, layer.units)
         check_one_each(subject, "units", output.units, layer.units)
         checked.append(replace(output, thresholds=_thresholds(output, layer)))
     _check_use(layers, checked)
@@ -116,16 +155,23 @@ def checked_outputs(
 
 
 def _thresholds(output: Output, layer: Layer) -> tuple[float, ...]:
-    """Return one threshold a column of an output, or none."""
+    """Return one threshold per column of an output, or none."""
     thresholds = output.thresholds
+    if not thresholds and is_two_class(output.labels, layer.units):
+        # Sums before a sigmoid or tanh, and tanh itself, are as far from both classes at zero.
+        name = activation_of(layer.activation).name
+        centered = name in ("tanh", "softsign", "log_softmax") or (
+            output.of == "z" and name in ("sigmoid", "hard_sigmoid")
+        )
+        return (0.0 if centered else DEFAULT_THRESHOLD,)
     if len(thresholds) not in (0, 1, layer.units):
         raise NetworkError(
             f"output {output.name!r}",
-            expected=f"{layer.units} thresholds, one a column, or one for all",
+            expected=f"{layer.units} thresholds, one per column, or one for all",
             got=str(len(thresholds)),
             fix="give as many as columns, one or none",
         )
-    activation = ACTIVATIONS[layer.activation]
+    activation = activation_of(layer.activation)
     for threshold in thresholds if output.of == "a" else ():
         if not activation.low <= threshold <= activation.high:
             raise NetworkError(
@@ -143,7 +189,7 @@ def _check_use(layers: Sequence[Layer], outputs: Sequence[Output]) -> None:
     shown = {(output.layer, output.of) for output in outputs}
     for layer in layers:
         subject = f"layer {layer.name!r}"
-        if ACTIVATIONS[layer.activation].outputs_only and layer.name in read:
+        if activation_of(layer.activation).outputs_only and layer.name in read:
             raise NetworkError(
                 subject,
                 expected=f"{layer.activation} only on a layer that no other reads",
@@ -182,6 +228,6 @@ def _name_taken(subject: str, name: str) -> NetworkError:
     return NetworkError(
         subject,
         expected="a name of its own",
-        got=f"{name!r}, which the graph gives to another tensor",
-        fix="choose another: z, a, W or b with a number are the lecture's",
+        got=f"{name!r}, which is another tensor of the graph",
+        fix="choose another: z, a, W and b with a number are reserved",
     )

@@ -1,47 +1,52 @@
-"""The errors that this package raises on purpose: one tree, `ModelsError` at its root."""
+"""The errors of this package: one tree with the root `ModelsError`."""
+
+from forwardpass.proto.pickling import PicklableError
 
 
-class ModelsError(Exception):
-    """Root of the tree."""
+class ModelsError(PicklableError):
+    """Root of all errors of this package."""
 
 
 class NetworkError(ModelsError, ValueError):
-    """A network, or a part of one, that is not as it has to be."""
+    """A network, or a part of it, is invalid."""
 
     def __init__(self, subject: str, *, expected: str, got: str, fix: str) -> None:
         super().__init__(f"{subject}: expected {expected}, got {got}; {fix}")
         self.subject = subject
-        """Which part, as in `layer 'L2'`."""
+        """The invalid part, as in `layer 'L2'`."""
         self.expected = expected
         self.got = got
         self.fix = fix
 
 
 class UnsupportedModelError(ModelsError, ValueError):
-    """An ONNX model that holds what a Network cannot represent."""
+    """An ONNX model has a part that a Network cannot represent."""
 
-    def __init__(self, part: str, why: str) -> None:
-        super().__init__(
-            f"{part}: {why}; the server needs no Network: serve the .onnx file as it is"
-        )
+    def __init__(
+        self,
+        part: str,
+        why: str,
+        fix: str = "the server needs no Network: serve the .onnx file as it is",
+    ) -> None:
+        super().__init__(f"{part}: {why}; {fix}")
         self.part = part
-        """Which part of the model, as in `node 'conv1' (Conv)`."""
+        """The unsupported part of the model, as in `node 'conv1' (Conv)`."""
         self.why = why
 
 
 class UnsupportedSourceError(ModelsError, ValueError):
-    """A model of another library that holds what a Network cannot represent."""
+    """A model of another library has a part that a Network cannot represent."""
 
     def __init__(self, part: str, why: str, fix: str) -> None:
         super().__init__(f"{part}: {why}; {fix}")
         self.part = part
-        """Which part of the model, as in `layer 'conv' (Conv2D)`."""
+        """The unsupported part of the model, as in `layer 'conv' (Conv2D)`."""
         self.why = why
         self.fix = fix
 
 
 class MissingLibraryError(ModelsError, ImportError):
-    """A library that something takes and that is not installed: one reads a file's format."""
+    """A required library is not installed, for example to read a file's format."""
 
     def __init__(self, subject: str, library: str, extra: str = "import") -> None:
         super().__init__(
@@ -52,18 +57,18 @@ class MissingLibraryError(ModelsError, ImportError):
 
 
 class ExportProofError(ModelsError):
-    """A graph that was not shown to compute what its network defines: nothing is written."""
+    """A graph was not proven to compute what its network defines; nothing is written."""
 
     def __init__(self, why: str, output: str | None = None) -> None:
         subject = "exported graph" if output is None else f"output {output!r} of the exported graph"
         super().__init__(f"{subject}: {why}; nothing was written")
         self.why = why
         self.output = output
-        """Which output is at fault, if it is one."""
+        """Name of the wrong output; None if the whole graph is wrong."""
 
 
 class Int8LossError(ModelsError):
-    """An int8 graph that is further from its network than was allowed."""
+    """An int8 graph has larger errors than allowed."""
 
     def __init__(self, output: str, loss: float, max_loss: float) -> None:
         super().__init__(
@@ -77,7 +82,7 @@ class Int8LossError(ModelsError):
 
 
 class ModelExistsError(ModelsError, FileExistsError):
-    """A model file or version that is there already and was not to be replaced."""
+    """A model file or version exists already and must not be replaced."""
 
     def __init__(self, path: str, fix: str) -> None:
         super().__init__(f"{path} exists already; {fix}")

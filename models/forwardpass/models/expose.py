@@ -1,4 +1,4 @@
-"""What goes on inside a network, as named outputs: the lecture's a^(l) and z^(l)."""
+"""Inner values of a network as named outputs: the lecture's a^(l) and z^(l)."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,11 +16,11 @@ _SHOWN = {"z": "weighted sums", "a": "activations"}
 def expose(network: "Network", what: str) -> "Network":
     """Return the network with further outputs `a_2`, `z_2`, `a_3`, ...: a^(l) and z^(l) of L_l.
 
-    what is `a`, `z` or `za`. The outputs that there are stay first, and what they show is not
-    shown again; of an identity layer z and a are the same. They come in the order of the
-    layers, z before a.
+    what is `a`, `z` or `za`. Existing outputs stay first, and what they show is not repeated;
+    an identity layer's z and a are the same. New outputs are in the order of the layers, z
+    before a.
 
-    Raises NetworkError for anything else, or if a layer or an output has one of these names.
+    Raises NetworkError for another `what`, or if a layer or an output has one of these names.
     """
     if not what or not set(what) <= set(_SHOWN) or len(set(what)) != len(what):
         raise NetworkError(
@@ -30,7 +30,10 @@ def expose(network: "Network", what: str) -> "Network":
             fix="a are activations, z the sums before them",
         )
     shown = {(output.layer, output.of) for output in network.outputs}
-    taken = {network.input.name, *(output.name for output in network.outputs)}
+    taken = {
+        *(source.name for source in network.inputs),
+        *(output.name for output in network.outputs),
+    }
     outputs = list(network.outputs)
     for number, layer in enumerate(network.layers, start=2):
         for of in _ways(layer, what):
@@ -50,7 +53,7 @@ def expose(network: "Network", what: str) -> "Network":
 
 def _ways(layer: "Layer", what: str) -> list[str]:
     ways = [of for of in _SHOWN if of in what]
-    # One tensor: shown twice it would be computed and sent twice.
+    # One tensor: two outputs would compute and send it twice.
     return ways[-1:] if layer.activation == "identity" else ways
 
 

@@ -1,7 +1,7 @@
-"""Random starts for weights, under the literature's names; biases start at zero.
+"""Random initial weights, under the names of the literature; biases start at zero.
 
-fan_in is the number of connections into a unit, W's columns; fan_out that of the units that
-share one source, W's rows.
+fan_in is the number of connections into a unit, W's columns; fan_out the number of units that
+share a source, W's rows.
 """
 
 import math
@@ -12,6 +12,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from forwardpass.models.activations import ActivationName
+
 
 @dataclass(frozen=True, slots=True)
 class Initializer:
@@ -19,9 +21,9 @@ class Initializer:
 
     name: str
     variance: Callable[[int, int], float]
-    """(fan_in, fan_out) to the variance of one weight."""
+    """Maps (fan_in, fan_out) to the variance of a weight."""
     normal: bool
-    """Normal; else uniform on (-sqrt(3 variance), sqrt(3 variance))."""
+    """Whether it is normal; if not, uniform on (-sqrt(3 variance), sqrt(3 variance))."""
 
     def draw(self, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
         """Draw W of shape (fan_out, fan_in)."""
@@ -63,23 +65,38 @@ INITIALIZERS: Mapping[str, Initializer] = MappingProxyType(
 )
 """Every initializer by name."""
 
-DEFAULT_INITIALIZER: Mapping[str, str] = MappingProxyType(
+DEFAULT_INITIALIZER: Mapping[ActivationName, str] = MappingProxyType(
     {
-        # Half of a relu's inputs are cut off; He's factor of two makes up for it.
+        # A relu cuts off half of its inputs; He's factor of two compensates for it, and about as
+        # well for its relatives.
         "relu": "he_normal",
+        "leaky_relu": "he_normal",
+        "prelu": "he_normal",
+        "elu": "he_normal",
+        "gelu": "he_normal",
+        "gelu_tanh": "he_normal",
+        "silu": "he_normal",
+        "mish": "he_normal",
+        "softplus": "he_normal",
+        "hard_swish": "he_normal",
+        # Klambauer, Unterthiner, Mayr and Hochreiter, NeurIPS 2017: variances of 1 / fan_in.
+        "selu": "lecun_normal",
         "sigmoid": "glorot_uniform",
         "tanh": "glorot_uniform",
         "softmax": "glorot_uniform",
         "exp": "glorot_uniform",
         "identity": "glorot_uniform",
+        "softsign": "glorot_uniform",
+        "hard_sigmoid": "glorot_uniform",
+        "log_softmax": "glorot_uniform",
     }
 )
-"""The initializer that fits an activation."""
+"""The default initializer of each activation."""
 
 
 def generators(seed: int | None, count: int) -> list[np.random.Generator]:
-    """Return one generator a layer; the first ones do not depend on count.
+    """Return one generator per layer; the first ones do not depend on count.
 
-    None seeds from the operating system, differently each time.
+    seed None takes a different seed from the operating system each time.
     """
     return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]

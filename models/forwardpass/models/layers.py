@@ -1,43 +1,54 @@
-"""Dense layers: what a user writes (`Dense`) and what a network is made of (`Layer`)."""
+"""Dense layers: as a user writes them (`Dense`) and as a network has them (`Layer`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.models.activations import ACTIVATIONS
+from forwardpass.models.activations import AnyActivation, canonical, check_activation
 from forwardpass.models.arrays import parameter, same_bits
+from forwardpass.models.checks import check_name, checked_count
 from forwardpass.models.errors import NetworkError
 from forwardpass.models.initializers import INITIALIZERS
-from forwardpass.models.names import check_name, checked_count
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Layer:
     """One dense layer: z = W a + b, then its activations f(z).
 
-    a is what the layer reads: the activations of the layers in `reads`, one after the other,
-    so W's columns are split among them in that order. Equal layers have equal bits.
+    a is the concatenation of the activations of the layers in `reads`, so W's columns are
+    split among them in that order. Equal layers have equal bits.
 
-    Raises NetworkError unless name, shapes and values are as said below.
+    Raises NetworkError unless name, shapes and values are as described below.
     """
 
     name: str
     W: NDArray[np.float32]
-    """(s_out, s_in), finite: W[i, j] is the weight from unit j to unit i. Copied, read-only."""
+    """Weights (s_out, s_in), finite, copied, read-only; W[i, j] leads from unit j to unit i."""
     b: NDArray[np.float32]
-    """(s_out,), finite. Copied, read-only."""
-    activation: str
-    """A name in ACTIVATIONS."""
+    """Biases (s_out,), finite, copied, read-only."""
+    activation: AnyActivation
+    """Name in ACTIVATIONS, or a function with another parameter than its name stands for."""
     reads: tuple[str, ...]
-    """Names of earlier layers, or the input's."""
+    """Names of earlier layers, or of inputs."""
+
+    if TYPE_CHECKING:  # What the constructor takes is wider than what the fields have then.
+
+        def __init__(
+            self,
+            name: str,
+            W: ArrayLike,
+            b: ArrayLike,
+            activation: AnyActivation,
+            reads: str | Sequence[str],
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         check_name("layer name", self.name)
         subject = f"layer {self.name!r}"
-        _check_activation(subject, self.activation)
+        check_activation(subject, self.activation)
         object.__setattr__(self, "reads", _checked_reads(subject, self.reads))
         W = parameter(subject, "W", self.W)
         if W.ndim != 2 or 0 in W.shape:
@@ -51,16 +62,18 @@ class Layer:
         if b.shape != (len(W),):
             raise NetworkError(
                 subject,
-                expected=f"b of shape ({len(W)},), one a row of W",
+                expected=f"b of shape ({len(W)},), one per row of W",
                 got=f"shape {b.shape}",
                 fix="pass one bias per unit",
             )
+        activation = canonical(subject, self.activation, len(W))
+        object.__setattr__(self, "activation", activation)
         object.__setattr__(self, "W", W)
         object.__setattr__(self, "b", b)
 
     @property
     def units(self) -> int:
-        """Number of neurons, s_out."""
+        """The number of neurons, s_out."""
         return len(self.b)
 
     def __eq__(self, other: object) -> bool:
@@ -83,35 +96,36 @@ class Layer:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Through the constructor: NumPy's pickles forget that an array is read-only.
+        # Through the constructor, since NumPy's pickles lose the read-only flag.
         return Layer, (self.name, self.W, self.b, self.activation, self.reads)
 
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """A layer as it is written down: parameters that are not given are initialised.
+    """A layer as a user writes it: missing parameters are initialized.
 
-    Raises NetworkError, here or when the network is defined, unless it fits the others.
+    Raises NetworkError, here or when the network is defined, unless it is valid.
     """
 
     name: str
     units: int | None = None
-    """s_out; None where W says it."""
-    activation: str = "relu"
+    """Number of neurons, s_out; None takes it from W."""
+    activation: AnyActivation = "relu"
+    """Name in ACTIVATIONS, or a function with its parameter, as in LeakyRelu(0.2)."""
     reads: str | Sequence[str] | None = None
-    """One earlier layer, or several, whose activations are concatenated; None reads the layer
-    before this one, the first layer the input."""
+    """One earlier layer, or several, whose activations are concatenated; None reads the previous
+    layer, or all inputs for the first layer."""
     W: ArrayLike | None = None
-    """(s_out, s_in); None draws it."""
+    """Weights (s_out, s_in); None draws them."""
     b: ArrayLike | None = None
-    """(s_out,); None is zero."""
+    """Biases (s_out,); None is zero."""
     init: str | None = None
-    """A name in INITIALIZERS; None takes the one that fits the activation."""
+    """Name in INITIALIZERS; None takes the default of the activation."""
 
     def __post_init__(self) -> None:
         check_name("layer name", self.name)
         subject = f"layer {self.name!r}"
-        _check_activation(subject, self.activation)
+        check_activation(subject, self.activation)
         if self.units is not None:
             object.__setattr__(self, "units", checked_count(subject, "units", self.units))
         if self.init is not None and self.init not in INITIALIZERS:
@@ -119,20 +133,10 @@ class Dense:
                 subject,
                 expected=f"init to be one of {', '.join(INITIALIZERS)}",
                 got=repr(self.init),
-                fix="choose one, or leave it out for the one that fits the activation",
+                fix="choose one, or leave it out for the default of the activation",
             )
         if self.reads is not None:
             object.__setattr__(self, "reads", _checked_reads(subject, self.reads))
-
-
-def _check_activation(subject: str, activation: str) -> None:
-    if activation not in ACTIVATIONS:
-        raise NetworkError(
-            subject,
-            expected=f"activation to be one of {', '.join(ACTIVATIONS)}",
-            got=repr(activation),
-            fix="choose one of them",
-        )
 
 
 def _checked_reads(subject: str, reads: str | Sequence[str]) -> tuple[str, ...]:

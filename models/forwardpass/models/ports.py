@@ -1,50 +1,75 @@
-"""What goes into a network and what comes out: `Input` and `Output`."""
+"""Inputs of numbers and outputs of a network: `Input` and `Output`."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.models.arrays import same_bits
-from forwardpass.models.errors import NetworkError
-from forwardpass.models.names import (
+from forwardpass.models.arrays import by_name, same_bits
+from forwardpass.models.checks import (
     check_name,
     check_one_each,
     checked_count,
     checked_numbers,
     checked_texts,
 )
-from forwardpass.models.scaling import Scaling, checked_vector
+from forwardpass.models.errors import NetworkError
+from forwardpass.models.scaling import Scaling, checked_fill, checked_vector
 
 
 @dataclass(frozen=True, eq=False)
 class Input:
-    """What a caller sends: rows of raw features; the network scales them itself.
+    """An input of numbers: rows of raw features, which the network scales itself.
 
-    a^(1) = (x - mean) / scale. Equal inputs have equal bits.
+    a^(1) = (x - mean) / scale, after a missing value was replaced by that of `fill`. Equal inputs
+    have equal bits.
 
-    Raises NetworkError unless sizes, names and values are as said below.
+    Raises NetworkError unless sizes, names and values are as described below.
     """
 
     size: int
     """Number of features, s_1."""
     name: str = "x"
     features: tuple[str, ...] = ()
-    """Empty, or one name a feature."""
+    """One name per feature, or empty."""
     units: tuple[str, ...] = ()
-    """Empty, or one unit a feature, as in `mm`; empty text where it has none."""
+    """One unit per feature, as in `mm`, or empty; empty text for a feature without one."""
     mean: NDArray[Any] | None = None
-    """(size,) float32, copied, read-only: subtracted from x."""
+    """Mean that is subtracted from x: (size,) float32, copied, read-only."""
     scale: NDArray[Any] | None = None
-    """(size,) float32, copied, read-only, above zero: the standard deviation, divided by."""
+    """Standard deviation by which x is divided: (size,) float32, above zero, copied, read-only."""
     scalings: tuple[Scaling, ...] = ()
-    """Further scalings for layers to read, in place of mean and scale: see `merge`."""
+    """Scalings that layers can read, instead of mean and scale: see `merge`."""
     low: NDArray[Any] | None = None
-    """(size,) float32, copied, read-only: the least value of each feature where the network was
-    made. It changes no answer; a server that has it counts the values outside."""
+    """Minimum of each feature in the training data: (size,) float32, copied, read-only. It changes
+    no answer; a server counts values outside the range."""
     high: NDArray[Any] | None = None
-    """The greatest, not below it: given with `low` or not at all."""
+    """Maximum of each feature, not below `low`; given only together with it."""
+    fill: NDArray[Any] | None = None
+    """Value in place of a missing one, NaN, of each feature: (size,) float32, copied, read-only;
+    NaN for a feature whose missing values stay missing."""
+    baseline: NDArray[Any] | None = None
+    """The row from which explanations start: (size,) float32, copied, read-only. None is the mean,
+    or zeros if there is none; it changes no answer."""
+
+    if TYPE_CHECKING:  # What the constructor takes is wider than what the fields have then.
+
+        def __init__(
+            self,
+            size: int,
+            name: str = "x",
+            features: Iterable[str] = (),
+            units: Iterable[str] = (),
+            mean: ArrayLike | Mapping[str, float] | None = None,
+            scale: ArrayLike | Mapping[str, float] | None = None,
+            scalings: Sequence[Scaling] = (),
+            low: ArrayLike | Mapping[str, float] | None = None,
+            high: ArrayLike | Mapping[str, float] | None = None,
+            fill: ArrayLike | Mapping[str, float] | None = None,
+            baseline: ArrayLike | Mapping[str, float] | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         check_name("input name", self.name)
@@ -59,6 +84,7 @@ class Input:
         for field in _VECTORS:
             array = checked_vector(subject, field, getattr(self, field), self.size, features)
             object.__setattr__(self, field, array)
+        object.__setattr__(self, "fill", checked_fill(subject, self.fill, self.size, features))
         object.__setattr__(self, "scalings", self._checked_scalings(subject))
         self._check_range(subject)
 
@@ -81,8 +107,13 @@ class Input:
         )
 
     @property
+    def width(self) -> int:
+        """The number of columns that layers read: `size`."""
+        return self.size
+
+    @property
     def scaled(self) -> "tuple[Input | Scaling, ...]":
-        """What layers can read: the input, scaled or not, then its further scalings."""
+        """The sources that layers can read: the input, scaled or not, then its further scalings."""
         return (self, *self.scalings)
 
     def _check_range(self, subject: str) -> None:
@@ -108,7 +139,7 @@ class Input:
         if not isinstance(other, Input):
             return NotImplemented
         return self._key() == other._key() and all(
-            same_bits(getattr(self, field), getattr(other, field)) for field in _VECTORS
+            same_bits(getattr(self, field), getattr(other, field)) for field in (*_VECTORS, "fill")
         )
 
     def __hash__(self) -> int:
@@ -118,12 +149,13 @@ class Input:
         return self.size, self.name, self.features, self.units, self.scalings
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Through the constructor: NumPy's pickles forget that an array is read-only.
+        # Through the constructor, since NumPy's pickles lose the read-only flag.
         names = self.size, self.name, self.features, self.units
-        return Input, (*names, self.mean, self.scale, self.scalings, self.low, self.high)
+        rest = self.low, self.high, self.fill, self.baseline
+        return Input, (*names, self.mean, self.scale, self.scalings, *rest)
 
 
-_VECTORS = ("mean", "scale", "low", "high")
+_VECTORS = ("mean", "scale", "low", "high", "baseline")
 
 
 @dataclass(frozen=True)
@@ -132,17 +164,32 @@ class Output:
 
     name: str
     layer: str
-    """The name of the layer, any of them."""
+    """Name of any layer."""
     of: Literal["a", "z"] = "a"
-    """`a` the activations, `z` the sums before the activation function (logits)."""
+    """`a` for the activations, `z` for the sums before the activation function (logits)."""
     labels: tuple[str, ...] = ()
-    """Empty, or what each unit stands for."""
+    """Meaning of each unit, or empty. Two labels of a layer of one unit are its two classes: the
+    second above the threshold, otherwise the first."""
     units: tuple[str, ...] = ()
-    """Empty, or one unit of measurement a column; empty text where it has none."""
+    """One unit of measurement per column, or empty; empty text for a column without one."""
     description: str = ""
     thresholds: tuple[float, ...] = ()
-    """Empty, one number for every column, or one a column: what its value has to exceed for its
-    label to hold. In the range of the layer's activation; a network has one a column."""
+    """Value above which a column's label holds: one per column, by label or in order, one for all,
+    or empty. In the range of the layer's activation; a network has one per column. The default for
+    two classes of one column is 0.5, or 0 where that is the middle of the range."""
+
+    if TYPE_CHECKING:  # As for `Input`.
+
+        def __init__(
+            self,
+            name: str,
+            layer: str,
+            of: Literal["a", "z"] = "a",
+            labels: Iterable[str] = (),
+            units: Iterable[str] = (),
+            description: str = "",
+            thresholds: Iterable[float] | Mapping[str, float] = (),
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         check_name("output name", self.name)
@@ -158,7 +205,8 @@ class Output:
         units = checked_texts(subject, "units", self.units, distinct=False)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "units", units)
-        thresholds = checked_numbers(subject, "thresholds", self.thresholds)
+        given = by_name(subject, "thresholds", labels, self.thresholds, "labels")
+        thresholds = checked_numbers(subject, "thresholds", given)
         object.__setattr__(self, "thresholds", thresholds)
         if not isinstance(self.description, str):
             raise NetworkError(

@@ -1,4 +1,4 @@
-"""How far float32 may be from the reference: a bound that follows from rounding alone.
+"""A bound on the error of float32 against the reference, derived from rounding alone.
 
 Running error analysis after Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
 sections 3.1 (inner products, in any order of summation), 3.3 (running error analysis) and 3.5
@@ -7,60 +7,58 @@ of at most d_a, enters a layer of n inputs, then the computed z is off by at mos
 
     |W| d_a + gamma_{n+1} (|W| (|a| + d_a) + |b|)
 
-with or without fused multiply-add, plus what underflow takes away. An activation hands on
-its argument's error times its Lipschitz constant, and adds its implementation's own; exp has
-no such constant, but e^(z + d) is off from e^z by exactly e^z (e^d - 1).
+with or without fused multiply-add, plus losses by underflow. An activation multiplies its
+argument's error by its Lipschitz constant and adds its implementation's error; exp has no such
+constant, but e^(z + d) differs from e^z by exactly e^z (e^d - 1). The implementation's error may
+grow with |z|, which is at most the reference's and the error of that.
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from forwardpass.models import graph_names
-from forwardpass.models.activations import ACTIVATIONS, UNIT_ROUNDOFF
-from forwardpass.models.forward import as_rows, propagate
+from forwardpass.models.activations import UNIT_ROUNDOFF, activation_of
+from forwardpass.models.categorical import Categorical
+from forwardpass.models.feeds import Rows, read_feed
+from forwardpass.models.forward import filled, propagate
 from forwardpass.models.layers import Layer
+from forwardpass.models.network import Network
 from forwardpass.models.ports import Input
 from forwardpass.models.scaling import Scaling
-
-if TYPE_CHECKING:
-    from forwardpass.models.network import Network
 
 # The surplus covers the rounding, at 2^-53, of the float64 reference and of the bound itself.
 _U = UNIT_ROUNDOFF * (1 + 2.0**-20)
 _MAX = float(np.finfo(np.float32).max)
 # A runtime may flush every subnormal, read or written, to zero. Twice the smallest normal
-# number, so that what later operations of the same layer make of the loss is covered as well.
+# number also covers the effect on later operations of the same layer.
 _FLUSH = 2.0**-125
 
 
-def rounding_bound(network: "Network", x: ArrayLike) -> dict[str, NDArray[np.float64]]:
+def rounding_bound(network: Network, x: Any) -> dict[str, NDArray[np.float64]]:
     """Bound |float32 graph - float64 reference| for x: the shapes of `forward`'s outputs.
 
     It holds for every element, any order of summation, and runtimes that fuse multiply and
-    add or flush subnormal numbers to zero. Where float32 may overflow the bound is infinite.
+    add or flush subnormal numbers to zero. If float32 may overflow, the bound is infinite.
 
-    Raises TensorError as `forward` does.
+    Raises TensorError like `forward`.
     """
-    rows = as_rows(network, x)
+    rows, single = read_feed(network, x)
     bounds = bounds_of(network, rows, propagate(network, rows))
-    return {name: bound[0] for name, bound in bounds.items()} if np.ndim(x) == 1 else bounds
+    return {name: bound[0] for name, bound in bounds.items()} if single else bounds
 
 
 def bounds_of(
-    network: "Network", rows: NDArray[np.float32], values: dict[str, NDArray[np.float64]]
+    network: Network, rows: Rows, values: dict[str, NDArray[np.float64]]
 ) -> dict[str, NDArray[np.float64]]:
     """Return `rounding_bound` for rows whose `propagate` is values."""
-    # Infinities, and NaN where they meet, end as an infinite bound.
+    # Infinities, and NaN from two of them, become an infinite bound.
     with np.errstate(over="ignore", invalid="ignore"):
-        read = {
-            each.name: (values[graph_names.scaled(each.name)], _scaling_bound(each, rows))
-            for each in network.input.scalings
-        }
-        scaled = values[graph_names.a(1)], _scaling_bound(network.input, rows)
-        read[network.input.name] = scaled
+        read: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        for source in network.inputs:
+            read |= _of_input(source, rows[source.name], values, len(network.inputs))
         bounds: dict[str, NDArray[np.float64]] = {}
         for number, layer in enumerate(network.layers, start=2):
             a = values[graph_names.a(number)]
@@ -68,12 +66,30 @@ def bounds_of(
             inputs = np.concatenate([source for source, _ in sources], axis=1)
             inputs_bound = np.concatenate([bound for _, bound in sources], axis=1)
             z_bound = _sum_bound(layer, inputs, inputs_bound)
-            a_bound = _activation_bound(layer, a, z_bound)
+            a_bound = _activation_bound(layer, values[graph_names.z(number)], a, z_bound)
             bounds |= {graph_names.z(number): z_bound, graph_names.a(number): a_bound}
             read[layer.name] = a, a_bound
     return {
         output.name: bounds[graph_names.shown(output, network.number(output.layer))]
         for output in network.outputs
+    }
+
+
+def _of_input(
+    source: Input | Categorical,
+    rows: NDArray[Any],
+    values: dict[str, NDArray[np.float64]],
+    count: int,
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return what layers read of one of `count` inputs, and its error."""
+    read = values[graph_names.of_input(source.name, count)]
+    if isinstance(source, Categorical):
+        # Rows of a constant, each times one plus zeros: exact, unless subnormals are flushed.
+        return {source.name: (read, np.full_like(read, 0.0 if source.values is None else _FLUSH))}
+    x = filled(rows, source)
+    return {source.name: (read, _scaling_bound(source, x))} | {
+        each.name: (values[graph_names.scaled(each.name)], _scaling_bound(each, x))
+        for each in source.scalings
     }
 
 
@@ -88,7 +104,7 @@ def _gamma(n: int) -> float:
 
 
 def _scaling_bound(source: Input | Scaling, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Bound the error of (x - mean) / scale, rows as x itself."""
+    """Bound the error of (x - mean) / scale; rows is x."""
     value = rows.astype(np.float64)
     bound = np.zeros_like(value)
     if source.mean is not None:
@@ -106,7 +122,7 @@ def _scaling_bound(source: Input | Scaling, rows: NDArray[np.float32]) -> NDArra
 def _sum_bound(
     layer: Layer, a: NDArray[np.float64], a_bound: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Bound the error of z = W a + b, given that of a."""
+    """Bound the error of z = W a + b, given the error of a."""
     n = layer.W.shape[1]
     gamma = _gamma(n + 1)
     W, b = np.abs(layer.W.T).astype(np.float64), np.abs(layer.b)
@@ -115,27 +131,35 @@ def _sum_bound(
     # Each of W, a and b may be flushed when read, each product and partial sum when written.
     underflow = magnitude.sum(axis=1, keepdims=True) + W.sum(axis=0) + (2 * n + 2)
     bound = a_bound @ W + gamma * sums + _FLUSH * underflow
-    # A partial sum may overflow even where the whole sum is small.
+    # A partial sum may overflow even if the whole sum is small.
     bound[~(sums * (1 + gamma) < _MAX)] = np.inf
     return np.asarray(bound)
 
 
 def _activation_bound(
-    layer: Layer, a: NDArray[np.float64], z_bound: NDArray[np.float64]
+    layer: Layer,
+    z: NDArray[np.float64],
+    a: NDArray[np.float64],
+    z_bound: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Bound the error of a = f(z), given that of z."""
-    f = ACTIVATIONS[layer.activation]
+    """Bound the error of a = f(z), given the error of z."""
+    f = activation_of(layer.activation)
     if f.operator is None:
         return z_bound
-    if layer.activation == "exp":
+    if f.name == "exp":
         change = a * np.expm1(z_bound)
         bound = change + f.error * (a + change) + _FLUSH
         bound[~(a + bound < _MAX)] = np.inf
         return np.asarray(bound)
-    if layer.activation == "softmax":
-        # Each a depends on the whole row, and on how its exponentials are summed.
+    sums: NDArray[np.float64] | float = 0.0
+    if f.name in ("softmax", "log_softmax"):
+        # Each a depends on the whole row, and on the order of its sum; an error of the sum is
+        # relative, and so an absolute one of its logarithm.
         z_bound = z_bound.max(axis=1, keepdims=True)
-        bound = np.minimum(f.lipschitz * z_bound, f.span) + _gamma(layer.units) * a
-    else:
-        bound = np.minimum(f.lipschitz * z_bound, f.span)
-    return np.where(np.isfinite(z_bound), bound + f.error + _FLUSH, np.inf)
+        sums = _gamma(layer.units) * (a if f.name == "softmax" else 1.0)
+    bound = np.minimum(f.lipschitz * z_bound, f.span) + sums + f.error + _FLUSH
+    if f.relative_error:
+        grown = np.abs(a) if f.name == "log_softmax" else np.abs(z)
+        bound = bound + f.relative_error * (grown + f.lipschitz * z_bound)
+        bound[~(np.abs(a) + bound < _MAX)] = np.inf
+    return np.where(np.isfinite(z_bound), bound, np.inf)

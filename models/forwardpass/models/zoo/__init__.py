@@ -1,7 +1,7 @@
 """Example networks, trained on real data, with held-out rows to try them on.
 
 `ZOO["breast_cancer"].network()` is a network, `.held_out()` rows that training never saw.
-NumPy is all they need; `python -m forwardpass.models.zoo.train` trains them anew.
+They only need NumPy; `python -m forwardpass.models.zoo.training.train` trains them again.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ __all__ = ["ZOO", "Example", "HeldOut"]
 
 @dataclass(frozen=True)
 class Example:
-    """One example network, loaded when it is asked for."""
+    """One example network, loaded on demand."""
 
     name: str
-    """The network's name, which is a model's name too."""
+    """Name of the network, also as a model."""
     module: str
-    """Its module in this package."""
+    """Name of its module in this package."""
     summary: str
-    """What it answers, in a line."""
+    """One-line description of its answers."""
 
     def network(self) -> Network:
         """Return the network with its trained parameters."""
@@ -65,6 +65,21 @@ ZOO: Mapping[str, Example] = MappingProxyType(
                 "linnerud",
                 "linnerud",
                 "three outputs: weight, waist and pulse of a man, from his exercises",
+            ),
+            Example(
+                "mnist_digits",
+                "mnist",
+                "which digit is it? handwritten ones, in images of 28x28 pixels",
+            ),
+            Example(
+                "penguins",
+                "penguins",
+                "a penguin's species, from numbers and categories that may be missing",
+            ),
+            Example(
+                "cartpole_policy",
+                "cartpole",
+                "a policy: push a cart left or right, to balance the pole on it",
             ),
         )
     }

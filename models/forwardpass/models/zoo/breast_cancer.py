@@ -1,7 +1,7 @@
-"""A breast tumour from 30 measurements of its cell nuclei: two heads on a shared trunk.
+"""A breast tumor from 30 measurements of its cell nuclei: two heads on a shared trunk.
 
-`worst` predicts the ten worst-case measurements without having seen them: the trunk's weights
-from these ten columns are exactly zero. `malignancy` reads the trunk and, past it, all 30.
+`worst` predicts the ten worst-case measurements without seeing them: the trunk's weights from
+these ten columns are exactly zero. `malignancy` reads the trunk and, past it, all 30.
 
 Data: W. N. Street, W. H. Wolberg, O. L. Mangasarian, Nuclear feature extraction for breast
 tumor diagnosis, SPIE 1905 (1993); the copy that comes with scikit-learn, 569 patients.
@@ -39,9 +39,9 @@ FEATURES: Final = (
     *(f"{measurement} error" for measurement in MEASUREMENTS),
     *(f"worst {measurement}" for measurement in MEASUREMENTS),
 )
-"""The data set's columns, in its order."""
-# The texture is a standard deviation of gray levels. The data set does not say in what unit of
-# length radius, perimeter and area are, and the others are ratios.
+"""Columns of the data set, in order."""
+# Texture is a standard deviation of gray levels. The data set gives no unit of length for
+# radius, perimeter and area, and the others are ratios.
 UNITS: Final = tuple(
     "gray levels" if measurement == "texture" else "" for measurement in MEASUREMENTS
 )
@@ -50,7 +50,7 @@ TRUNK_UNITS: Final = 16
 
 
 def architecture(mean: NDArray[Any], scale: NDArray[Any]) -> Network:
-    """Return the network before training; mean, scale (30,) are the training rows'."""
+    """Return the network before training; mean, scale (30,) of the training rows."""
     return Network.define(
         Input(len(FEATURES), features=FEATURES, units=UNITS * 3, mean=mean, scale=scale),
         [
@@ -69,17 +69,21 @@ def architecture(mean: NDArray[Any], scale: NDArray[Any]) -> Network:
             Output(
                 "malignancy",
                 "malignancy",
-                labels=("malignant",),
+                labels=("benign", "malignant"),
                 description="probability that the tumour is malignant",
             ),
         ],
         name=NAME,
-        provenance={"data": DATA},
+        provenance={
+            "data": DATA,
+            "intended use": "an example of several outputs; no diagnosis of anybody",
+            "limits": "patients of one university's hospitals; cells from a fine needle, in images",
+        },
     )
 
 
 def connected() -> dict[str, NDArray[np.bool_]]:
-    """Return which weights there are: none from the worst-case measurements to the trunk."""
+    """Return which weights exist: none from the worst-case measurements to the trunk."""
     seen = [not feature.startswith("worst") for feature in FEATURES]
     return {"trunk": np.tile(seen, (TRUNK_UNITS, 1))}
 

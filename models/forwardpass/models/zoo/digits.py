@@ -15,11 +15,11 @@ from forwardpass.models.zoo.stored import HeldOut, load
 NAME: Final = "digits_autoencoder"
 SIDE: Final = 8
 PIXELS: Final = tuple(f"pixel {row},{column}" for row in range(SIDE) for column in range(SIDE))
-"""Row by row from the top left; intensities are 0 (paper) to 16 (ink)."""
+"""Names of pixels, row by row from the top left; intensities are 0 (paper) to 16 (ink)."""
 
 
 def architecture(mean: NDArray[Any], scale: NDArray[Any]) -> Network:
-    """Return the network before training; mean, scale (64,) are the training rows'."""
+    """Return the network before training; mean, scale (64,) of the training rows."""
     return Network.define(
         Input(len(PIXELS), features=PIXELS, mean=mean, scale=scale),
         [
@@ -40,7 +40,9 @@ def architecture(mean: NDArray[Any], scale: NDArray[Any]) -> Network:
         name=NAME,
         provenance={
             "data": "Optical Recognition of Handwritten Digits, 1797 images; E. Alpaydin, "
-            "C. Kaynak (1998), as in scikit-learn's load_digits"
+            "C. Kaynak (1998), as in scikit-learn's load_digits",
+            "intended use": "an example of an autoencoder: a code and a reconstruction",
+            "limits": "digits of 8 x 8 pixels, centered and scaled as the data set's are",
         },
     )
 

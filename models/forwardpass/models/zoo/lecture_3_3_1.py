@@ -1,4 +1,4 @@
-"""The lecture's first network, 3 inputs, 3 hidden units, 1 output: a tumour's malignancy."""
+"""The lecture's first network, 3 inputs, 3 hidden units, 1 output: malignancy of a tumor."""
 
 from typing import Any, Final
 
@@ -10,19 +10,19 @@ from forwardpass.models.zoo.stored import HeldOut, load
 
 NAME: Final = "lecture_3_3_1"
 FEATURES: Final = ("mean radius", "mean texture", "mean concave points")
-"""Three measurements that tell much together: size, gray levels, outline."""
+"""Three measurements that are informative together: size, gray levels, outline."""
 UNITS: Final = ("", "gray levels", "")
 
 
 def architecture(mean: NDArray[Any], scale: NDArray[Any]) -> Network:
-    """Return the network before training; mean, scale (3,) are the training rows'."""
+    """Return the network before training; mean, scale (3,) of the training rows."""
     return Network.chain(
         [3, 3, 1],
         "sigmoid",
         "sigmoid",
         input=Input(3, features=FEATURES, units=UNITS, mean=mean, scale=scale),
         output="malignancy",
-        labels=("malignant",),
+        labels=("benign", "malignant"),
         name=NAME,
         provenance={"data": DATA},
     )

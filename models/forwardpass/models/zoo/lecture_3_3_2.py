@@ -1,4 +1,4 @@
-"""The lecture's network with y in R^2: a tumour's worst radius and texture from its means."""
+"""The lecture's network with y in R^2: a tumor's worst radius and texture from its means."""
 
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ LABELS: Final = ("worst radius", "worst texture")
 
 
 def architecture(mean: NDArray[Any], scale: NDArray[Any]) -> Network:
-    """Return the network before training; mean, scale (3,) are the training rows'."""
+    """Return the network before training; mean, scale (3,) of the training rows."""
     return Network.chain(
         [3, 3, 2],
         "sigmoid",

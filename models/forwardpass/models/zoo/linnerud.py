@@ -1,7 +1,7 @@
 """Three answers from three exercises: a man's weight, waist and pulse.
 
 Data: A. C. Linnerud, in M. Tenenhaus, La regression PLS (1998); the copy that comes with
-scikit-learn. Twenty men are far too few to predict from: the held-out figures say so.
+scikit-learn. Twenty men are far too few to predict from, as the held-out figures show.
 """
 
 from typing import Any, Final
@@ -15,11 +15,11 @@ from forwardpass.models.zoo.stored import HeldOut, load
 NAME: Final = "linnerud"
 EXERCISES: Final = ("chins", "situps", "jumps")
 UNITS: Final = {"weight": "lb", "waist": "in", "pulse": "1/min"}
-"""Unit of each answer, by output name."""
+"""Units of the answers, by output name."""
 
 
 def architecture(mean: NDArray[Any], scale: NDArray[Any]) -> Network:
-    """Return the network before training; mean, scale (3,) are the training rows'."""
+    """Return the network before training; mean, scale (3,) of the training rows."""
     return Network.define(
         Input(len(EXERCISES), features=EXERCISES, mean=mean, scale=scale),
         [
@@ -31,7 +31,8 @@ def architecture(mean: NDArray[Any], scale: NDArray[Any]) -> Network:
         provenance={
             "data": "Linnerud, 20 men of a fitness club; M. Tenenhaus (1998), "
             "as in scikit-learn's load_linnerud",
-            "warning": "an example of three outputs, no more: 20 men are too few to predict from",
+            "intended use": "an example of three outputs, no more",
+            "limits": "20 men are too few to predict from",
         },
     )
 

@@ -1,0 +1,1 @@
+"""The ONNX file: written, read, proven, published."""

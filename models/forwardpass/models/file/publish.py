@@ -1,0 +1,105 @@
+"""Writing a network into a model repository, as a new version."""
+
+import errno
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forwardpass.models.checks import checked_count
+from forwardpass.models.errors import ModelExistsError, NetworkError
+from forwardpass.models.file.export import check_network, proven, sync_folder, write
+from forwardpass.models.file.proof import Proof
+
+if TYPE_CHECKING:
+    from forwardpass.models.file.int8 import Quantized
+    from forwardpass.models.network import Network
+
+MODEL_FILE = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The place of a published network, and the proof made before."""
+
+    path: Path
+    """The file, REPOSITORY/NAME/VERSION/model.onnx."""
+    version: int
+    proof: Proof
+
+
+def publish(
+    network: "Network | Quantized",
+    repository: str | os.PathLike[str],
+    *,
+    version: int | None = None,
+    overwrite: bool = False,
+) -> Published:
+    """Write the network, or its int8 form, to REPOSITORY/NAME/VERSION/model.onnx.
+
+    NAME is the network's. version None takes the one after the highest there is, 1 in an empty
+    repository; of several that publish at once each gets its own. A version appears whole or not
+    at all. overwrite replaces the file of the version that is given, if there is one.
+
+    Raises ExportProofError if the graph does not compute what the network defines,
+    ModelExistsError if the version exists and overwrite is False, and NetworkError for a version
+    that is no whole number from 1 on, or overwrite without one.
+    """
+    check_network("publish", network)
+    if version is None and overwrite:
+        raise NetworkError(
+            f"network {network.name!r}",
+            expected="the version to overwrite",
+            got="none",
+            fix="give it, as in version=1, or leave overwrite out to write the next version",
+        )
+    if version is not None:
+        version = checked_count(f"network {network.name!r}", "version", version)
+    folder = Path(repository) / network.name
+    if version is not None and not overwrite and (folder / str(version)).exists():
+        raise _exists(folder / str(version))
+    model, proof = proven(network)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".draft.{secrets.token_hex(8)}"
+    draft.mkdir()
+    try:
+        write(draft / MODEL_FILE, model, overwrite=True)
+        published = _place(draft, folder, version, overwrite=overwrite)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Published(folder / str(published) / MODEL_FILE, published, proof)
+
+
+def _place(draft: Path, folder: Path, version: int | None, *, overwrite: bool) -> int:
+    """Rename the draft to its version and return the version."""
+    while True:
+        chosen = _highest(folder) + 1 if version is None else version
+        target = folder / str(chosen)
+        try:
+            draft.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            if version is None:
+                continue  # another publish was faster
+            if not overwrite:
+                raise _exists(target) from error
+            (draft / MODEL_FILE).replace(target / MODEL_FILE)
+            sync_folder(target)
+        sync_folder(folder)
+        return chosen
+
+
+def _highest(folder: Path) -> int:
+    """Return the highest version in a model's folder, 0 if there is none."""
+    names = [entry.name for entry in folder.iterdir()]
+    versions = [int(name) for name in names if name.isascii() and name.isdigit()]
+    return max(versions, default=0)
+
+
+def _exists(target: Path) -> ModelExistsError:
+    return ModelExistsError(
+        str(target), "say overwrite=True to replace it, or give no version for the next one"
+    )

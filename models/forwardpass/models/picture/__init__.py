@@ -1,0 +1,1 @@
+"""Pictures of networks: layout, lines and texts."""

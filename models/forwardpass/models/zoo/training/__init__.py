@@ -1,0 +1,1 @@
+"""The making of the example networks: data, training, figures, plots."""
