@@ -1,29 +1,32 @@
-"""The guard itself: one file, checked."""
+"""The check of one file."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import ModelProto
-
 from forwardpass.proto import metadata
 from forwardpass.proto.metadata import MetadataError, Samples
 from forwardpass.server.guard.errors import GuardError, NotPlainError
-from forwardpass.server.guard.files import ExternalData, read_model
+from forwardpass.server.guard.external import bring_in
+from forwardpass.server.guard.files import ExternalData, ModelBytes, check_fits, read_model, to_load
 from forwardpass.server.guard.limits import Limits
 from forwardpass.server.guard.parse import parse
 from forwardpass.server.guard.plain import prove_plain
-from forwardpass.server.guard.structure import check_structure
+from forwardpass.server.guard.structure import all_tensors, check_structure
+from forwardpass.server.guard.tensors import raw_size
+from forwardpass.server.onnx_messages import ModelProto
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A file that passed."""
+    """A model file that passed."""
 
-    content: bytes
-    """What was checked; load this, since the file may be replaced meanwhile."""
+    content: ModelBytes
+    """What was checked, its external data included; load this, since the files may be replaced
+    meanwhile."""
     model: ModelProto
+    """The model read from them, in canonical form."""
     needs_trial: str
-    """Why it must be tried in another process first; empty for a plain feed-forward network."""
+    """The reason for a trial in another process; empty for a plain feed-forward network."""
 
     @property
     def plain(self) -> bool:
@@ -31,24 +34,38 @@ class Checked:
         return not self.needs_trial
 
 
-def check_file(path: Path, *, root: Path, limits: Limits) -> Checked:
-    """Check a model file that lies under the folder `root`.
+def check_file(path: Path, *, root: Path | None, limits: Limits) -> Checked:
+    """Check a model file that lies under the folder `root`; None: one that its operator named.
 
-    Everything that the file declares is proven against the bytes that are there; nothing is
-    allocated on its word, and onnxruntime does not see it. Its external data has to be in regular
-    files of the model's own folder.
+    Everything that the file declares is compared with the bytes that are there; no memory is
+    allocated for a size only declared, and onnxruntime does not see the file. Its external data
+    has to be in regular files of the model's own folder.
 
     Raises GuardError with the reason.
     """
     content = read_model(path, root, limits.max_file_bytes)
-    model = parse(content)
-    external = ExternalData(path.parent, limits.max_file_bytes - len(content))
-    check_structure(model, external, limits)
     try:
-        prove_plain(model, _sample_shapes(model), limits)
-    except NotPlainError as error:
-        return Checked(content, model, str(error))
-    return Checked(content, model, "")
+        model = parse(content)
+        tensors = list(all_tensors(model))
+        external = ExternalData(path.parent, limits.max_file_bytes - len(content), root)
+        whole = bring_in(model, tensors, content, external)
+        if whole is not None:
+            content.close()
+            content, model = whole, parse(whole)
+            tensors = list(all_tensors(model))
+        check_structure(model, tensors, content, limits)
+        needs_trial, folded = "", 0
+        try:
+            folded = prove_plain(model, _sample_shapes(model), limits)
+        except NotPlainError as error:
+            needs_trial = str(error)
+        constants = [raw_size(tensor) for _, tensor in tensors]
+        need = to_load(len(content), constants=constants, folded=folded)
+        check_fits("file", len(content), need)
+        return Checked(content, model, needs_trial)
+    except GuardError:
+        content.close()
+        raise
 
 
 def _sample_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:

@@ -1,21 +1,22 @@
-"""Divisions that a caller's numbers could make a crash, in files that are not plain."""
-
-import onnx
-from onnx import ModelProto
+"""Divisions that could crash at a caller's numbers, in files that are not plain."""
 
 from forwardpass.server.guard.errors import ALLOW_GENERAL, GuardError, node_part
 from forwardpass.server.guard.rules import Tensor, constant, may_crash
+from forwardpass.server.onnx_messages import ModelProto
 
 
 def check_divisions(model: ModelProto) -> None:
     """Raise GuardError for a division of integers by what may be -1.
 
-    The data types come from onnx's shape inference, C++ that goes by what the file says: for a
-    process that may crash, and not for the server's own.
+    The data types come from onnx's shape inference, C++ code that trusts the file: call this in a
+    process that may crash, not in the server's own.
     """
     divisions = [node for node in model.graph.node if node.op_type == "Div"]
     if not divisions:
         return
+    # Imported here: files that are plain have nothing to do with it.
+    import onnx
+
     graph = onnx.shape_inference.infer_shapes(model).graph
     known = {
         value.name: Tensor(value.type.tensor_type.elem_type, ())

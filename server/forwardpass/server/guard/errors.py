@@ -1,24 +1,29 @@
 """Why a file is refused, and why one is not plain."""
 
-from onnx import NodeProto
+from forwardpass.proto.pickling import PicklableError
+from forwardpass.server.onnx_messages import NodeProto
 
 ALLOW_GENERAL = "have the operator allow general models (--general-models)"
-"""The way out where a file is refused for what it might do."""
+"""The fix where a file is rejected for what it might do."""
 
 
-class GuardError(Exception):
+class GuardError(PicklableError):
     """A model file that must not be served; the text is the reason, written for people."""
 
     def __init__(self, part: str, *, expected: str, got: str, fix: str) -> None:
         super().__init__(f"{part}: expected {expected}, got {got}; {fix}")
 
 
+class NoRoomError(GuardError):
+    """A model that there is no memory for now; later there may be."""
+
+
 class NotPlainError(Exception):
     """A part of a file that is not refused, but not proven either; the text says which."""
 
 
-class NodeError(Exception):
-    """A node that no rows can be run through: its tensors never fit."""
+class NodeError(PicklableError):
+    """A node that fails for any rows: the shapes of its tensors never fit."""
 
     def __init__(
         self,
@@ -34,6 +39,6 @@ class NodeError(Exception):
 
 
 def node_part(node: NodeProto) -> str:
-    """Return what to call a node in a reason: its name, or the tensor that it gives."""
+    """Return how an error names a node: by its name, or by the tensors that it computes."""
     name = f"node {node.name!r}" if node.name else f"node of {', '.join(map(repr, node.output))}"
     return f"{name} ({node.op_type})"

@@ -1,22 +1,30 @@
 """The operators of plain feed-forward networks: what a node of each looks like.
 
-None of them takes more time or memory than the sizes of its inputs say, and none can crash
-onnxruntime, whatever numbers come: a node that is not as listed here is not plain.
+The time and memory of each follow from the sizes of its inputs, and no numbers make it crash
+onnxruntime. A node that differs from what is listed here is not plain.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from onnx import AttributeProto, NodeProto
-
 from forwardpass.server.guard import rules
 from forwardpass.server.guard.errors import NodeError, NotPlainError
 from forwardpass.server.guard.rules import Rule, Tensor
+from forwardpass.server.onnx_messages import AttributeProto, NodeProto
 
 _INT, _FLOAT, _TEXT = AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING
 _INTS, _FLOATS, _TENSOR = AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.TENSOR
-_VALUES = {_INT: "i", _FLOAT: "f", _TEXT: "s", _INTS: "ints", _FLOATS: "floats", _TENSOR: "t"}
+_TEXTS = AttributeProto.STRINGS
+_VALUES = {
+    _INT: "i",
+    _FLOAT: "f",
+    _TEXT: "s",
+    _INTS: "ints",
+    _FLOATS: "floats",
+    _TEXTS: "strings",
+    _TENSOR: "t",
+}
 
 
 class Operator(NamedTuple):
@@ -24,12 +32,12 @@ class Operator(NamedTuple):
 
     rule: Rule
     inputs: range
-    """How many."""
+    """The numbers of inputs that it may have."""
     attributes: Mapping[str, int] = {}
-    """The type of each that it may have."""
+    """The attributes that it may have -> their types."""
 
     def apply(self, node: NodeProto, inputs: Sequence[Tensor]) -> Tensor:
-        """Return what the node gives; raises NodeError or NotPlainError."""
+        """Return what is known of the node's output; raises NodeError or NotPlainError."""
         if len(inputs) not in self.inputs or len(node.output) != 1 or not node.output[0]:
             raise NotPlainError("it has other inputs or outputs than usual")
         return self.rule(inputs, self._read(node))
@@ -46,7 +54,8 @@ class Operator(NamedTuple):
                 raise NotPlainError(f"attribute {name!r} is not one of its usual ones")
             value = getattr(attribute, _VALUES[attribute.type])
             for number in {_FLOAT: (value,), _FLOATS: value}.get(attribute.type, ()):
-                if not math.isfinite(number):
+                # What a constant may be depends on what reads it: see `finite`.
+                if not math.isfinite(number) and node.op_type != "Constant":
                     raise NodeError(
                         expected=f"finite numbers in {name!r}",
                         got=str(number),
@@ -77,6 +86,7 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
     **_named("Selu", Operator(rules.same, _ONE, {"alpha": _FLOAT, "gamma": _FLOAT})),
     **_named("HardSigmoid", Operator(rules.same, _ONE, {"alpha": _FLOAT, "beta": _FLOAT})),
     **_named("Gelu", Operator(rules.same, _ONE, {"approximate": _TEXT})),
+    **_named("IsNaN", Operator(rules.test, _ONE)),
     **_named("Identity", Operator(rules.identity, _ONE)),
     **_named("Cast", Operator(rules.cast, _ONE, {"to": _INT, "saturate": _INT})),
     **_named("Clip", Operator(rules.clip, range(1, 4))),
@@ -124,5 +134,15 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
     ("ai.onnx.ml", "Scaler"): Operator(rules.scaler, _ONE, {"offset": _FLOATS, "scale": _FLOATS}),
     ("ai.onnx.ml", "Normalizer"): Operator(rules.same, _ONE, {"norm": _TEXT}),
     ("ai.onnx.ml", "ArrayFeatureExtractor"): Operator(rules.pick_columns, _TWO),
+    ("ai.onnx.ml", "LabelEncoder"): Operator(
+        rules.encode,
+        _ONE,
+        {
+            "keys_int64s": _INTS,
+            "keys_strings": _TEXTS,
+            "values_int64s": _INTS,
+            "default_int64": _INT,
+        },
+    ),
 }
-"""By domain and name, as they are from opset 13 on."""
+"""The operators by domain and name, as defined from opset 13 on."""

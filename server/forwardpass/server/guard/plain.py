@@ -9,25 +9,28 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
-
 from forwardpass.proto import metadata
 from forwardpass.server.guard.errors import GuardError, NodeError, NotPlainError, node_part
 from forwardpass.server.guard.limits import Limits
 from forwardpass.server.guard.operators import OPERATORS
 from forwardpass.server.guard.rules import Tensor, constant
 from forwardpass.server.guard.shapes import elements, format_lengths
+from forwardpass.server.onnx_messages import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 _OPSET = 13
-"""The oldest whose operators the rules describe."""
+"""The oldest opset whose operators the rules describe."""
 _ELEMENT_BYTES = 8
 """At most, but for text."""
+_FOLDED_BYTES = 4
+"""As floats, mostly."""
 _TOGETHER = 512
-"""The rows that the server runs at once when it finds out how many pay (`tuning`)."""
+"""The number of rows that `tuning` runs at once at most."""
 
 
-def prove_plain(model: ModelProto, samples: Mapping[str, tuple[int, ...]], limits: Limits) -> None:
+def prove_plain(model: ModelProto, samples: Mapping[str, tuple[int, ...]], limits: Limits) -> int:
     """Return if the model is a plain feed-forward network.
+
+    Returns the bytes of the constants that onnxruntime computes from others when it loads it.
 
     samples: the shapes that its inputs have when it is loaded; one row where they say nothing.
     Raises NotPlainError if that is not certain, GuardError if shapes contradict one another.
@@ -36,7 +39,9 @@ def prove_plain(model: ModelProto, samples: Mapping[str, tuple[int, ...]], limit
     if min(opsets, default=0) < _OPSET:
         raise NotPlainError(f"its opset is older than {_OPSET}, or not stated")
     strict = any(entry.key == metadata.FORMAT for entry in model.metadata_props)
-    _Proof(model.graph, _rows(model.graph, samples), limits, strict).run()
+    proof = _Proof(model.graph, _rows(model.graph, samples), limits, strict)
+    proof.run()
+    return proof.folded * _FOLDED_BYTES
 
 
 def _rows(graph: GraphProto, samples: Mapping[str, tuple[int, ...]]) -> int:
@@ -62,9 +67,11 @@ class _Proof:
     """Whether each bias needs one entry a unit, as in files of our own contract. In any other
     file a bias of length 1 is what ONNX says: one number for all units."""
     elements: int = 0
-    """Of everything so far, for the samples or as many rows as run at once."""
+    """Elements of all tensors so far, for the samples or the most rows that run at once."""
     operations: int = 0
     """Multiplications so far, for the samples."""
+    folded: int = 0
+    """Elements of constants that come of others."""
 
     def run(self) -> None:
         """See `prove_plain`."""
@@ -89,6 +96,8 @@ class _Proof:
             # An optional input that is left out is an empty name.
             inputs = [known[name] for name in node.input if name]
             result = operator.apply(node, inputs)
+            if result.constant and inputs:
+                self.folded += elements(result.shape).fixed
             self._count(result, inputs[1] if node.op_type in ("Gemm", "MatMul") else None)
             if self.strict and node.op_type == "Gemm":
                 _check_bias(inputs[2:], result)
@@ -99,9 +108,9 @@ class _Proof:
         return result
 
     def _count(self, tensor: Tensor, weights: Tensor | None = None) -> None:
-        """Add what a tensor takes when the model is loaded; raise NotPlainError if it is much."""
+        """Add the cost of a tensor when the model is loaded; raise NotPlainError above a limit."""
         fixed, free = elements(tensor.shape)
-        # Its free lengths are, all together, some of those of an input.
+        # Its free lengths, all together, are among those of one input.
         self.elements += fixed * max(self.rows, _TOGETHER) if free else fixed
         if weights is not None:
             width = elements(tensor.shape[-1:]).fixed
@@ -120,7 +129,7 @@ def _declared(value: ValueInfoProto) -> Tensor:
     return Tensor(
         kind.elem_type,
         tuple(
-            # A length without a name may be any, so it gets a name that is its own.
+            # A length without a name may be any number, so it gets a unique name.
             dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{value.name}[{axis}]"
             for axis, dim in enumerate(kind.shape.dim)
         ),

@@ -1,10 +1,8 @@
-"""What the operators of plain feed-forward networks give: a rule each, from shapes to a shape."""
+"""The rules of the operators of plain feed-forward networks: from input shapes to the output's."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
-
-from onnx import TensorProto
 
 from forwardpass.server.guard.errors import NodeError, NotPlainError
 from forwardpass.server.guard.shapes import (
@@ -15,34 +13,34 @@ from forwardpass.server.guard.shapes import (
     merge,
     reshape,
 )
+from forwardpass.server.onnx_messages import TensorProto
 
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 _SHORT = 32
-"""Elements of a constant whose values matter: a shape, a list of axes."""
+"""Maximum elements of a constant whose values are kept: a shape, a list of axes."""
 
 
 class Tensor(NamedTuple):
     """What is known of a tensor before anything is computed."""
 
     data_type: int
-    """As in TensorProto.DataType."""
+    """The data type, as in TensorProto.DataType."""
     shape: Shape
     constant: bool = False
     values: tuple[int, ...] | None = None
-    """Of a short constant of integers, flat."""
+    """The values of a short constant of integers, flat; None for other tensors."""
 
 
 Attributes = Mapping[str, Any]
 Rule = Callable[[Sequence[Tensor], Attributes], Tensor]
-"""Gives the only output; raises NodeError or NotPlainError."""
+"""A function that returns what is known of the only output; raises NodeError or NotPlainError."""
 
 
 def constant(tensor: TensorProto) -> Tensor:
     """Return what is known of a constant that the guard has proven."""
     values = None
     short = len(tensor.dims) < 2 and math.prod(tensor.dims) <= _SHORT
-    outside = tensor.data_location == TensorProto.EXTERNAL
-    if tensor.data_type in _INTEGERS and short and not outside:
+    if tensor.data_type in _INTEGERS and short:
         data: Any = tensor.int32_data or tensor.int64_data
         if tensor.HasField("raw_data"):
             width = 4 if tensor.data_type == TensorProto.INT32 else 8
@@ -64,13 +62,23 @@ def same(inputs: Sequence[Tensor], _: Attributes) -> Tensor:
     return inputs[0]._replace(constant=_all_constant(inputs), values=None)
 
 
+def test(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
+    """Any test of each element: (...) -> (...), booleans."""
+    return same(inputs, attributes)._replace(data_type=TensorProto.BOOL)
+
+
 def identity(inputs: Sequence[Tensor], _: Attributes) -> Tensor:
     """Return the tensor itself, its values too: (...) -> (...)."""
     return inputs[0]
 
 
 def cast(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
-    """Convert each element to the data type `to`: (...) -> (...)."""
+    """Convert each element to the data type `to`: (...) -> (...).
+
+    Texts made of numbers take more memory than anything that is counted.
+    """
+    if attributes.get("to") == TensorProto.STRING != inputs[0].data_type:
+        raise NotPlainError("it makes texts of numbers")
     return Tensor(attributes.get("to", 0), inputs[0].shape, inputs[0].constant)
 
 
@@ -86,9 +94,10 @@ def comparison(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
 
 
 def may_crash(divisor: Tensor) -> bool:
-    """Whether a caller's numbers could make a division by this tensor a crash.
+    """Whether a division by this tensor could crash at a caller's numbers.
 
-    onnxruntime 1.32 dies of SIGFPE when the smallest integer is divided by -1.
+    onnxruntime 1.32 dies of SIGFPE at one division of integers, which a constant divisor other
+    than -1 rules out.
     """
     return divisor.data_type in _INTEGERS and (divisor.values is None or -1 in divisor.values)
 
@@ -174,13 +183,13 @@ def flatten(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
     """Make two axes of those before `axis` and those from it on."""
     (x,) = inputs
     axis = attributes.get("axis", 1)
-    # The axis may lie behind the last one, but not in front by as much.
+    # The axis may be one past the last, but not one before the first.
     front = axis if axis == len(x.shape) else _axis(x.shape, axis)
     return x._replace(shape=(merge(x.shape[:front]), merge(x.shape[front:])), values=None)
 
 
 def concat(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
-    """Put columns beside one another: (m, j), (m, k) -> (m, j + k)."""
+    """Join columns: (m, j), (m, k) -> (m, j + k)."""
     first = inputs[0]
     axis = _axis(first.shape, attributes.get("axis", 0))
     for tensor in inputs[1:]:
@@ -199,7 +208,7 @@ def concat(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
             raise NotPlainError(f"the lengths {mine} and {other} may differ")
     lengths = [tensor.shape[axis] for tensor in inputs]
     if not all(isinstance(length, int) for length in lengths):
-        raise NotPlainError("it puts rows behind one another")
+        raise NotPlainError("it joins rows, not columns")
     total = sum(length for length in lengths if isinstance(length, int))
     shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
     return Tensor(first.data_type, shape, _all_constant(inputs))
@@ -323,6 +332,27 @@ def pick_columns(inputs: Sequence[Tensor], _: Attributes) -> Tensor:
     if elements(shape).free.total() > 1:
         raise NotPlainError("both what it picks from and what it picks have free lengths")
     return Tensor(x.data_type, shape, _all_constant(inputs))
+
+
+_KEYS: Mapping[int, str] = {
+    TensorProto.INT64: "keys_int64s",
+    TensorProto.STRING: "keys_strings",
+}
+
+
+def encode(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
+    """ai.onnx.ml's integer for each text or integer: (...) -> (...)."""
+    (x,) = inputs
+    keys = attributes.get(_KEYS.get(x.data_type, ""), ())
+    others = [name for name in _KEYS.values() if name in attributes]
+    if others != [_KEYS.get(x.data_type)]:
+        raise NotPlainError("its keys are of another type than what it reads")
+    if len(keys) != len(attributes.get("values_int64s", ())):
+        raise NodeError(
+            expected=f"a value for each of its {len(keys)} keys",
+            got=f"{len(attributes.get('values_int64s', ()))} values",
+        )
+    return Tensor(TensorProto.INT64, x.shape, x.constant)
 
 
 def literal(_: Sequence[Tensor], attributes: Attributes) -> Tensor:

@@ -1,4 +1,4 @@
-"""Shapes of which some lengths are free: a number, or the name of what a caller chooses."""
+"""Shapes whose lengths are numbers, or free: names of lengths that a caller chooses."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from forwardpass.server.guard.errors import NodeError, NotPlainError
 
 Shape = tuple[int | str, ...]
-"""A text is a free length: axes of one text have one length, those of two may differ."""
+"""A string is a free length: axes with the same string have the same length, others may differ."""
 
 
 class Elements(NamedTuple):
@@ -31,7 +31,7 @@ def format_lengths(shape: Shape) -> str:
 
 
 def broadcast(*shapes: Shape) -> Shape:
-    """Return the shape that tensors have side by side, as in NumPy.
+    """Return the shape that tensors broadcast to, as in NumPy.
 
     Raises NodeError if they never fit. Raises NotPlainError if the result could be larger than
     each of them times a fixed number: [n, 1] against [1, n].
@@ -87,7 +87,7 @@ def reshape(shape: Shape, wanted: Sequence[int]) -> Shape:
     left = whole.free - part.free
     if -1 not in kept:
         if left:
-            # The caller's length has to be the one that fits, once.
+            # Only one length that a caller may choose fits.
             raise NotPlainError(f"it gives {format_lengths(shape)} a fixed size")
         if whole.fixed != part.fixed:
             raise NodeError(expected=f"{whole.fixed} elements", got=str(list(wanted)))

@@ -1,36 +1,52 @@
-"""What holds for every file: names that resolve, and no part that may grow without bound."""
+"""The checks of every file: names that resolve, and no part that may grow without bound."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-import onnx
 from google.protobuf.message import Message
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from forwardpass.proto import metadata
+from forwardpass.server.guard.canonical import canonicalize, node_graphs
 from forwardpass.server.guard.errors import ALLOW_GENERAL, GuardError, node_part
-from forwardpass.server.guard.files import ExternalData
+from forwardpass.server.guard.files import ModelBytes
+from forwardpass.server.guard.finite import Unfinite, check_weights, weights_error
+from forwardpass.server.guard.inference import check_inference
 from forwardpass.server.guard.limits import Limits
 from forwardpass.server.guard.tensors import check_sizes, check_tensor
+from forwardpass.server.onnx_messages import (
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+)
 
+_KNOWN_OPSET = 24
+"""An opset that every onnx knows that may be installed."""
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
 _ANY_SIZE = frozenset(
     """
-    AffineGrid Bernoulli BlackmanWindow CenterCropPad Col2Im ConstantOfShape DFT Expand
-    HammingWindow HannWindow ImageDecoder MaxUnpool MelWeightMatrix Multinomial OneHot Pad
-    RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range Resize STFT Tile Upsample
+    AffineGrid BlackmanWindow CenterCropPad Col2Im ConstantOfShape DFT Expand HammingWindow
+    HannWindow ImageDecoder MaxUnpool MelWeightMatrix OneHot Pad Range Resize STFT Tile Upsample
     """.split()  # noqa: SIM905 - a list to read
 )
-"""Operators whose results are as large as their attributes or their inputs' values say, or
-random: a proof by samples tells nothing of them."""
+"""Operators whose results have a size that attributes or the values of inputs choose: a run of
+samples proves nothing about other values."""
 
 _ALLOW = f"export the network without it, or {ALLOW_GENERAL}"
 
 
-def check_structure(model: ModelProto, external: ExternalData, limits: Limits) -> None:
-    """Raise GuardError for a model that must not be served.
+def check_structure(
+    model: ModelProto,
+    tensors: Sequence[tuple[str, TensorProto]],
+    content: ModelBytes,
+    limits: Limits,
+) -> None:
+    """Bring a model into canonical form, or raise GuardError for one that must not be served.
 
-    Nothing of the model is computed, and no tensor of it is allocated.
+    Nothing of the model is computed, and no tensor of it is allocated. tensors: All of
+    `all_tensors`.
     """
     nodes = list(islice(_nodes(model.graph, model.functions), limits.max_nodes + 1))
     if len(nodes) > limits.max_nodes:
@@ -40,19 +56,37 @@ def check_structure(model: ModelProto, external: ExternalData, limits: Limits) -
             got="more",
             fix="serve a smaller graph, or set max_nodes in the Limits of the server",
         )
-    _check_messages(model, external)
+    canonicalize(model)
+    unfinite = [
+        Unfinite(tensor, part, found)
+        for part, tensor in tensors
+        if (found := check_tensor(part, tensor, content))
+    ]
     _check_versions(model)
     _check_signature(model.graph, limits)
+    check_inference(model, nodes)
     if not limits.general:
         _check_bounded(model, nodes)
     _check_names(model.graph, ())
+    if unfinite and any(entry.key == metadata.FORMAT for entry in model.metadata_props):
+        # A file of our contract has no other constants than weights, and the NaN of what has no
+        # answer, which a Where chooses.
+        chosen = {name for node in nodes if node.op_type == "Where" for name in node.input}
+        chosen -= {name for node in nodes if node.op_type != "Where" for name in node.input}
+        for each in unfinite:
+            if each.tensor.name not in chosen or not each.found.startswith("nan"):
+                raise weights_error(each.part, each.found)
+    check_weights(model, unfinite)
 
 
-def _check_messages(message: Message, external: ExternalData, part: str = "model") -> None:
-    """Prove every tensor of a message, wherever it stands, and that its texts are texts."""
+def all_tensors(message: Message, part: str = "model") -> Iterator[tuple[str, TensorProto]]:
+    """Give every tensor of a message, wherever it stands, and what to call it.
+
+    Raises GuardError for a text of the message that is none.
+    """
     for field, value in message.ListFields():
         if field.type == field.TYPE_STRING:
-            # protobuf hands out what is no text as bytes.
+            # protobuf returns a string that is not UTF-8 as bytes.
             for text in (value,) if isinstance(value, str | bytes) else value:
                 if not isinstance(text, str):
                     raise _not_text(part, field.name)
@@ -61,11 +95,11 @@ def _check_messages(message: Message, external: ExternalData, part: str = "model
                 if isinstance(inner, TensorProto):
                     if not isinstance(inner.name, str):
                         raise _not_text(part, "a tensor's name")
-                    check_tensor(_tensor_part(part, inner), inner, external)
+                    yield _tensor_part(part, inner), inner
                 elif isinstance(inner, NodeProto):
-                    _check_messages(inner, external, node_part(inner))
+                    yield from all_tensors(inner, node_part(inner))
                 else:
-                    _check_messages(inner, external, part)
+                    yield from all_tensors(inner, part)
 
 
 def _tensor_part(part: str, tensor: TensorProto) -> str:
@@ -79,9 +113,14 @@ def _not_text(part: str, field: str) -> GuardError:
 
 
 def _check_versions(model: ModelProto) -> None:
-    newest = onnx.defs.onnx_opset_version()
     for opset in model.opset_import:
-        if opset.domain in ("", "ai.onnx") and not 1 <= opset.version <= newest:
+        if opset.domain not in ("", "ai.onnx") or 1 <= opset.version <= _KNOWN_OPSET:
+            continue
+        # Imported here, for it takes long.
+        from onnx import defs
+
+        newest = defs.onnx_opset_version()
+        if not 1 <= opset.version <= newest:
             raise GuardError(
                 "opset_import",
                 expected=f"an opset of 1..{newest}",
@@ -106,18 +145,12 @@ def _check_signature(graph: GraphProto, limits: Limits) -> None:
 
 
 def _nodes(graph: GraphProto, functions: Sequence[FunctionProto] = ()) -> Iterator[NodeProto]:
-    """Give every node of a graph, those of its subgraphs and of the functions included."""
+    """Yield every node of a graph, those of its subgraphs and of the functions included."""
     waiting = [graph.node, *(function.node for function in functions)]
     while waiting:
         for node in waiting.pop():
             yield node
-            for attribute in node.attribute:
-                waiting.extend(inner.node for inner in _subgraphs(attribute))
-
-
-def _subgraphs(attribute: AttributeProto) -> list[GraphProto]:
-    own = [attribute.g] if attribute.HasField("g") else []
-    return [*own, *attribute.graphs]
+            waiting.extend(inner.node for inner in node_graphs(node))
 
 
 def _check_bounded(model: ModelProto, nodes: Sequence[NodeProto]) -> None:
@@ -132,11 +165,11 @@ def _check_bounded(model: ModelProto, nodes: Sequence[NodeProto]) -> None:
         raise GuardError(
             "graph",
             expected="dense constants",
-            got="a sparse one, which takes any memory once it is dense",
+            got="a sparse one, which may take any amount of memory when it is made dense",
             fix=_ALLOW,
         )
     for node in nodes:
-        if any(_subgraphs(attribute) for attribute in node.attribute):
+        if node_graphs(node):
             raise GuardError(
                 node_part(node),
                 expected="a graph without loops and branches",
@@ -154,15 +187,15 @@ def _check_bounded(model: ModelProto, nodes: Sequence[NodeProto]) -> None:
             raise GuardError(
                 node_part(node),
                 expected="operators whose results are bounded by the rows sent",
-                got="one that may give a tensor of any size, or a random one",
+                got="one that may return a tensor of any size",
                 fix=_ALLOW,
             )
 
 
 def _check_names(graph: GraphProto, outer: tuple[set[str], ...]) -> None:
-    """Prove that each tensor is given once, and before it is read.
+    """Check that each tensor is defined once, and before it is read; the graph is canonical.
 
-    outer: the names that the graphs around a subgraph have given so far.
+    outer: the names that the graphs around a subgraph have defined so far.
     """
     constants = [tensor.name for tensor in graph.initializer]
     constants += [sparse.values.name for sparse in graph.sparse_initializer]
@@ -178,19 +211,18 @@ def _check_names(graph: GraphProto, outer: tuple[set[str], ...]) -> None:
             if name and not any(name in scope for scope in scopes):
                 raise GuardError(
                     part,
-                    expected="inputs that the nodes before it, or the graph, give",
+                    expected="inputs that the graph or an earlier node defines",
                     got=repr(name),
                     fix="export the model again, its nodes in the order of computation",
                 )
-        for attribute in node.attribute:
-            for inner in _subgraphs(attribute):
-                _check_names(inner, scopes)
+        for inner in node_graphs(node):
+            _check_names(inner, scopes)
         for name in node.output:
             if name and name in given:
                 raise GuardError(
                     part,
-                    expected="outputs with names of their own",
-                    got=f"{name!r}, which is given already",
+                    expected="outputs with unique names",
+                    got=f"{name!r}, which is already defined",
                     fix="export the model again",
                 )
             given.add(name)
@@ -201,7 +233,7 @@ def _check_names(graph: GraphProto, outer: tuple[set[str], ...]) -> None:
             raise GuardError(
                 f"output {name!r}",
                 expected="a tensor of the graph",
-                got="one that no node gives",
+                got="one that no node computes",
                 fix="export the model again",
             )
 
@@ -212,8 +244,8 @@ def _check_once(role: str, names: Sequence[str]) -> None:
         if not name or name in seen:
             raise GuardError(
                 f"{role} {name!r}",
-                expected="a name of its own",
-                got="it twice" if name else "none",
+                expected="a unique name",
+                got="the same name twice" if name else "none",
                 fix="export the model again",
             )
         seen.add(name)

@@ -1,4 +1,4 @@
-"""Who may have written a file: only what an operator can vouch for is a file to trust."""
+"""Who may have written a file: general models are only for files that an operator can trust."""
 
 import os
 import stat
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def written_by_anybody(path: Path, root: Path) -> str:
-    """Say how a file that lies under the folder `root` may be everybody's work.
+    """Return why any user may have written a file that lies under the folder `root`.
 
-    That is so where every user of the machine may write to it, or to a folder on the way to it,
-    and the file system lets them. Empty if it is not so.
+    Any user may where everybody on the machine may write to it, or to a folder on the way to it,
+    and the file system is writable. Empty if not.
     """
     if os.name != "posix":
         return ""
@@ -20,7 +20,7 @@ def written_by_anybody(path: Path, root: Path) -> str:
             if _open_to_all(entry) or _planted(entry):
                 return f"everybody may write to {entry.name!r}"
     except OSError as error:
-        return f"it cannot be told who may write ({error.strerror})"
+        return f"it is unknown who may write to it ({error.strerror})"
     return ""
 
 
@@ -43,7 +43,7 @@ def _open_to_all(entry: Path) -> bool:
 
 
 def _planted(entry: Path) -> bool:
-    """Tell whether something lies in a folder that everybody may add to, and is another user's."""
+    """Return whether an entry is another user's, in a folder that everybody may add to."""
     folder = entry.parent.stat()
     if not folder.st_mode & stat.S_IWOTH or _read_only(entry.parent):
         return False

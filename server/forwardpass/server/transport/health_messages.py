@@ -1,15 +1,15 @@
-"""What `grpc.health.v1` says, over either transport."""
+"""The messages of `grpc.health.v1`, for both transports."""
 
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 SERVICE = "grpc.health.v1.Health"
 NAME_BYTES = 2**12
-"""Most of a request: it has one name, which is kept as long as it is watched, and anybody may ask.
-A model's name is that of a file or a folder."""
+"""Maximum size of a request, in bytes: anyone may send one, and its name is kept while watched.
+Model names are names of files or folders, hence short."""
 
 
 def response(serving: bool | None) -> HealthCheckResponse:
-    """Write a state; None: of something that is not known."""
+    """Return the message for a state; None: the name is unknown."""
     states = HealthCheckResponse
     if serving is None:
         return states(status=states.SERVICE_UNKNOWN)
@@ -17,5 +17,5 @@ def response(serving: bool | None) -> HealthCheckResponse:
 
 
 def unknown(name: str) -> str:
-    """Return what whoever checks a name is told of which nothing is known."""
-    return f"nothing is known of {name[:100]!r}; '' is the server"
+    """Return the error text for a name that is unknown."""
+    return f"{name[:100]!r} is not known; '' is the server"

@@ -1,1 +1,1 @@
-"""HTTP/2 for a server (RFC 9113), without I/O: bytes in, streams with news and bytes out."""
+"""HTTP/2 for a server (RFC 9113), without I/O: bytes in, changed streams and bytes out."""

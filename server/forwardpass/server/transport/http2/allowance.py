@@ -1,10 +1,10 @@
-"""How much of something a peer may do in a while."""
+"""Token bucket: how often a peer may do something."""
 
 from collections.abc import Callable
 
 
 class Allowance:
-    """A bucket that holds `capacity`, and fills again by `per_s` a second."""
+    """A bucket that holds `capacity` and refills by `per_s` a second."""
 
     __slots__ = ("_capacity", "_clock", "_filled", "_left", "_per_s")
 
@@ -16,7 +16,7 @@ class Allowance:
         self._filled = clock()
 
     def spend(self, cost: float = 1) -> bool:
-        """Take from the bucket; False if there is not enough left."""
+        """Take from the bucket; return False if not enough is left."""
         if self._left < cost:
             now = self._clock()
             self._left = min(self._capacity, self._left + (now - self._filled) * self._per_s)
@@ -25,5 +25,5 @@ class Allowance:
         return self._left >= 0
 
     def earn(self, amount: float = 1) -> None:
-        """Put something back, for what the peer did that is of use."""
+        """Put something back, for useful work of the peer."""
         self._left = min(self._capacity, self._left + amount)

@@ -1,10 +1,10 @@
-"""What ends a stream or a connection, and the code that says so (RFC 9113, section 7)."""
+"""Errors that end a stream or a connection, with their codes (RFC 9113, section 7)."""
 
 from enum import IntEnum
 
 
 class ErrorCode(IntEnum):
-    """Of RST_STREAM and GOAWAY."""
+    """Error codes of RST_STREAM and GOAWAY."""
 
     NO_ERROR = 0x0
     PROTOCOL_ERROR = 0x1
@@ -23,17 +23,17 @@ class ErrorCode(IntEnum):
 
 
 class ConnectionFailedError(Exception):
-    """The peer broke a rule that holds for the connection as a whole: it ends."""
+    """The peer broke a rule of the whole connection, which ends."""
 
     def __init__(self, code: ErrorCode, text: str) -> None:
         super().__init__(f"{code.name}: {text}")
         self.code = code
         self.text = text
-        """Travels in GOAWAY."""
+        """Debug text sent in GOAWAY."""
 
 
 class StreamFailedError(Exception):
-    """The peer broke a rule on one stream: it ends, the others go on."""
+    """The peer broke a rule on one stream, which ends; the others continue."""
 
     def __init__(self, stream_id: int, code: ErrorCode, text: str) -> None:
         super().__init__(f"stream {stream_id}: {code.name}: {text}")

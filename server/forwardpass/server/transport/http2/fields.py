@@ -1,4 +1,4 @@
-"""Field blocks: HPACK in both directions (RFC 7541), and what a request's fields may be."""
+"""Field blocks: HPACK in both directions (RFC 7541), and the rules for a request's fields."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from forwardpass.server.transport.http2.errors import ConnectionFailedError, Err
 
 _MAX_CACHED = 64
 _MAX_CACHED_BYTES = 2048
-"""Of a block. Together they bound what a connection's cache holds to 128 KiB of blocks, and a
-client that does not repeat itself leaves nothing there."""
+"""Maximum size of a cached block, in bytes. With the maximum number of blocks it bounds a
+connection's cache to 128 KiB; blocks that do not repeat are not kept."""
 
 _FORBIDDEN = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
@@ -30,16 +30,16 @@ Field = tuple[bytes, bytes]
 class FieldBlock:
     """The fields of a request or its trailers; decoded once for all blocks of equal bytes."""
 
-    __slots__ = ("fault", "fields", "length", "meaning", "size")
+    __slots__ = ("fault", "fields", "is_request", "length", "meaning", "size", "usual")
 
     def __init__(self, fields: Sequence[Field]) -> None:
         self.fields = tuple(fields)
         self.size = sum(len(name) + len(value) + 32 for name, value in fields)
-        """As MAX_HEADER_LIST_SIZE counts it."""
+        """Size in bytes as MAX_HEADER_LIST_SIZE counts it."""
         self.fault = _fault(self.fields)
-        """Why it is malformed (RFC 9113, sections 8.2 and 8.3); empty if it is not."""
+        """Why the block is malformed (RFC 9113, sections 8.2 and 8.3); empty if it is not."""
         self.length: int | None = None
-        """Of content-length."""
+        """The value of content-length, in bytes; None without one."""
         lengths = {value for name, value in fields if name == b"content-length"}
         if lengths and not self.fault:
             length = lengths.pop()
@@ -48,33 +48,34 @@ class FieldBlock:
             else:
                 self.length = int(length)
         self.meaning: Any = None
-        """What the layer above made of the fields, kept for the next block of equal bytes."""
-
-    @property
-    def is_request(self) -> bool:
-        """Whether it begins with pseudo fields; trailers have none."""
-        return bool(self.fields) and self.fields[0][0][:1] == b":"
+        """What the layer above read from the fields, cached for the next block of equal bytes."""
+        self.is_request = bool(self.fields) and self.fields[0][0][:1] == b":"
+        """Whether the block begins with pseudo fields; trailers have none."""
+        self.usual = self.is_request and not self.fault
+        """Whether it opens a stream without a fault."""
 
     def get(self, name: bytes) -> bytes | None:
-        """Return the value of the first field of a name."""
+        """Return the value of the first field with this name."""
         return next((value for key, value in self.fields if key == name), None)
 
 
 class FieldDecoder:
     """Decodes one connection's blocks.
 
-    A block that leaves the dynamic table as it was means the same as long as nothing else
-    changes the table; clients repeat themselves, so that hardly a block has to be decoded.
+    A block that does not change the dynamic table keeps its meaning until another block changes
+    the table. Clients repeat themselves, so hardly any block has to be decoded.
     """
 
     def __init__(self, max_list_bytes: int) -> None:
         self._hpack = hpack.Decoder(max_header_list_size=max_list_bytes)
         self._cache: dict[bytes, FieldBlock] = {}
+        self.known = self._cache.get
+        """Returns the fields of a block that was decoded before and means the same now, or None."""
 
     def decode(self, block: bytes) -> FieldBlock:
         """Return the fields of a whole block.
 
-        Raises ConnectionFailedError: the table that later blocks refer to is lost.
+        Raises ConnectionFailedError, because the table that later blocks refer to is lost.
         """
         found = self._cache.get(block)
         if found is not None:
@@ -88,7 +89,7 @@ class FieldDecoder:
                 f"a field section above {self._hpack.max_header_list_size} bytes",
             ) from error
         except (hpack.HPACKError, UnicodeDecodeError) as error:
-            # Not hpack's own text: it quotes where in our memory the block is.
+            # Not hpack's own text: it quotes the block's memory address.
             raise ConnectionFailedError(
                 ErrorCode.COMPRESSION_ERROR, "a field section that does not decode"
             ) from error
@@ -101,9 +102,9 @@ class FieldDecoder:
         return fields
 
     def _table(self) -> tuple[Any, int, int]:
-        """Return what tells one state of the dynamic table from another.
+        """Return what identifies a state of the dynamic table.
 
-        Entries come in at the front, as new objects, and go at the back.
+        Entries are added at the front, as new objects, and removed at the back.
         """
         table = self._hpack.header_table
         entries = table.dynamic_entries
@@ -115,7 +116,12 @@ def _same(before: tuple[Any, int, int], after: tuple[Any, int, int]) -> bool:
 
 
 def _plain(fields: Iterable[tuple[Any, Any]]) -> list[Field]:
-    return [(bytes(name), bytes(value)) for name, value in fields]
+    # Blanks around a value are malformed (RFC 9113, 8.2.1). They come from a token copied with
+    # a blank, or from a proxy, and mean nothing: gRPC's own servers drop them as well.
+    return [
+        (bytes(name), bytes(value) if name[:1] == b":" else bytes(value).strip(b" \t"))
+        for name, value in fields
+    ]
 
 
 def _fault(fields: Sequence[Field]) -> str:
@@ -136,6 +142,7 @@ def _fault(fields: Sequence[Field]) -> str:
                 return f"the field name {name!r}"
             if name in _FORBIDDEN or (name == b"te" and value.lower() != b"trailers"):
                 return f"{name!r}, which belongs to a connection of HTTP/1"
+        # Only pseudo fields still have blanks around their values here.
         if value != value.strip(b" \t") or any(byte in value for byte in b"\0\r\n"):
             return f"the value of {name!r}"
     if seen:
@@ -151,20 +158,20 @@ def _fault_of_request(fields: dict[bytes, bytes], pseudo: set[bytes]) -> str:
         return "a request without " + (min(missing) if missing else b":path").decode()
     authority, host = fields.get(b":authority"), fields.get(b"host")
     if authority is not None and host is not None and authority != host:
-        return "an :authority that is not the host"
+        return ":authority differs from host"
     return ""
 
 
 def encode_fields(fields: Iterable[Field]) -> bytes:
-    """Write a block that uses no dynamic table, so that it is the same at any time.
+    """Write a block that does not use the dynamic table, so that it is valid at any time.
 
-    Fields are literals without indexing, but for those that are in the static table as a whole.
+    Fields are literals without indexing, except those that the static table holds whole.
     """
     block = bytearray()
     for name, value in fields:
         found = _STATIC.search(name, value)
         if found is not None and found[2] is not None:
-            # No index of the static table takes more than the one byte.
+            # Every index of the static table fits into one byte.
             block.append(0x80 | found[0])
             continue
         block += encode_integer(0 if found is None else found[0], 4)
@@ -179,5 +186,5 @@ def _text(value: bytes) -> bytes:
 
 
 TABLE_OFF = b"\x20"
-"""Says, at a block's beginning, that we use no dynamic table: owed to a peer that made it
-smaller than it is by default (RFC 7541, section 4.2)."""
+"""Start of a block that reports a dynamic table of size 0: required after a peer reduced the
+table's maximum below the default (RFC 7541, section 4.2)."""

@@ -6,14 +6,14 @@ from struct import Struct
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_BYTES = 9
 DEFAULT_FRAME_BYTES = 2**14
-"""Most bytes of a frame's payload unless SETTINGS say otherwise."""
+"""Maximum size of a frame's payload, in bytes, unless SETTINGS say otherwise."""
 DEFAULT_WINDOW = 2**16 - 1
 MAX_WINDOW = 2**31 - 1
 MAX_STREAM_ID = 2**31 - 1
 
 
 class FrameType(IntEnum):
-    """Types that mean something here; the others are ignored."""
+    """The known frame types; others are ignored."""
 
     DATA = 0x0
     HEADERS = 0x1
@@ -28,7 +28,7 @@ class FrameType(IntEnum):
 
 
 class Flag(IntFlag):
-    """ACK and END_STREAM share a bit: they stand on different types."""
+    """Frame flags; ACK and END_STREAM share a bit, on different frame types."""
 
     ACK = 0x1
     END_STREAM = 0x1
@@ -37,8 +37,8 @@ class Flag(IntFlag):
     PRIORITY = 0x20
 
 
-class Setting(IntEnum):
-    """Of SETTINGS; unknown ones are ignored."""
+class SettingId(IntEnum):
+    """Ids of settings; unknown ones are ignored."""
 
     HEADER_TABLE_SIZE = 0x1
     ENABLE_PUSH = 0x2
@@ -49,13 +49,15 @@ class Setting(IntEnum):
 
 
 _HEADER = Struct(">IBI")
-"""Length and type share the first word."""
+"""A frame header; length and type share the first word."""
 _SETTING = Struct(">HI")
 _U32 = Struct(">I")
 
 read_header = _HEADER.unpack_from
 """Buffer, position -> length << 8 | type, flags, stream id with the reserved bit."""
 pack_header = _HEADER.pack
+pack_start = Struct(">IB").pack
+"""Packs a frame header without its stream id: length << 8 | type, flags."""
 pack_u32 = _U32.pack
 iter_settings = _SETTING.iter_unpack
 
@@ -71,7 +73,7 @@ def read_u32(data: bytes, position: int = 0) -> int:
     return value & 0x7FFFFFFF
 
 
-def settings(values: dict[Setting, int]) -> bytes:
+def settings(values: dict[SettingId, int]) -> bytes:
     """Write a SETTINGS frame."""
     payload = b"".join(_SETTING.pack(setting, value) for setting, value in values.items())
     return frame(FrameType.SETTINGS, 0, 0, payload)
@@ -96,6 +98,6 @@ def rst_stream(stream_id: int, code: int) -> bytes:
 
 
 def goaway(last_stream_id: int, code: int, text: str = "") -> bytes:
-    """Write a GOAWAY frame; text is for whoever debugs the peer."""
+    """Write a GOAWAY frame; text helps to debug the peer."""
     payload = pack_u32(last_stream_id) + pack_u32(code) + text.encode()
     return frame(FrameType.GOAWAY, 0, 0, payload)

@@ -1,42 +1,50 @@
-"""What a peer may do on one connection."""
+"""The limits on one connection."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ConnectionLimits:
     """Bounds on the memory and the CPU that one connection can take."""
 
     max_streams: int = 1024
-    """Most streams open at a time; one above it is refused, for the peer to try again."""
+    """Maximum number of open streams; further ones are refused so that the peer can try again."""
     stream_window: int = 2**20
-    """Bytes that a peer may send on a stream before it is granted more."""
+    """Flow-control window of a stream, in bytes."""
     connection_window: int = 2**22
-    """Bytes that it may send on all streams together before they are taken note of."""
+    """Flow-control window of all streams together, in bytes."""
     max_frame_bytes: int = 2**20
-    """Of a DATA frame. No frame is waited for as a whole, and every one costs a turn of Python."""
+    """Maximum size of a DATA frame, in bytes. Large because each frame costs Python code and none
+    is buffered as a whole."""
     max_list_bytes: int = 2**14
-    """Told to the peer as the largest field section; what is above is for the layer above."""
+    """Maximum size of a field section, in bytes, that is announced to the peer; the layer above
+    answers larger ones."""
     max_decoded_bytes: int = 2**16
-    """Of a field section: above it the connection ends."""
+    """Maximum size of a decoded field section, in bytes; a larger one ends the connection."""
     max_block_bytes: int = 2**16
-    """Of a field section as it is sent, in one HEADERS frame and its CONTINUATIONs; above it the
-    connection ends, so that it is far above what a call may have."""
+    """Maximum size of an encoded field section, in bytes: a HEADERS frame and its CONTINUATIONs. A
+    larger one ends the connection, so this is far above what a call may have."""
     max_continuations: int = 8
-    """Of one field section."""
+    """Maximum number of CONTINUATION frames in a field section."""
     resets_per_s: float = 200.0
-    """Streams that the peer cancels, breaks or opens above the limit; more end the connection.
-    A burst of twice `max_streams` is let pass."""
+    """Maximum rate of streams that the peer cancels, breaks or opens above the limit, per second;
+    more end the connection. Bursts of twice `max_streams` are allowed."""
+    spared_age_s: float = 0.01
+    """Age from which a stream that the peer cancels is not counted, in seconds. A balancer cancels
+    each call whose deadline is over, those of all its callers on one connection; and a stream that
+    keeps one of `max_streams` places for that long bounds the rate by itself."""
     nuisances_per_s: float = 100.0
-    """Frames that cost work and bring nothing, beside four for each stream; a burst of 1,000 is
-    let pass."""
-    min_ping_s: float = 300.0
-    """Between two PINGs without an answer to a call in between; after `max_ping_strikes` that
-    came sooner the connection ends."""
+    """Maximum rate of frames that cost work and bring nothing, per second, beside four for each
+    stream; bursts of 1,000 are allowed."""
+    min_ping_s: float = 1.0
+    """Minimum time between two PINGs without an answer to a call in between, in seconds; after
+    `max_ping_strikes` that came sooner the connection ends. gRPC's own servers ask for 300 s, and
+    end calls of a few seconds behind a balancer that finds dead servers by pinging."""
     max_ping_strikes: int = 2
     handshake_s: float = 10.0
-    """For the preface and the first SETTINGS, and for a field section once it has begun."""
+    """Maximum time for the preface and the first SETTINGS, and for a field section once it has
+    begun, in seconds."""
     keepalive_s: float | None = 60.0
-    """Silence after which the peer is asked for a sign of life; None: never."""
+    """Silence after which a PING is sent to the peer, in seconds; None: never."""
     keepalive_timeout_s: float = 20.0
-    """For its answer."""
+    """Maximum time for the answer to that PING, in seconds."""

@@ -1,7 +1,6 @@
-"""The half of a connection that sends: answers under the peer's windows, in fair turns."""
+"""The sending half of a connection: answers within the peer's windows, in fair turns."""
 
 from collections import deque
-from struct import Struct
 
 from forwardpass.server.transport.http2.errors import (
     ConnectionFailedError,
@@ -16,71 +15,88 @@ from forwardpass.server.transport.http2.frames import (
     FrameType,
     frame,
     pack_header,
+    pack_start,
     pack_u32,
 )
 from forwardpass.server.transport.http2.peer_settings import PeerSettings
 from forwardpass.server.transport.http2.stream import Payload, Stream, Tail
 
 _PUMPED_BYTES = 2**20
-"""Of queued data that go to the socket at a time: the rest can still be cancelled."""
+"""Maximum amount of queued data for one write, in bytes: the rest can still be cancelled."""
 _MAX_FRAME_BYTES = 2**18
-"""Of ours, whatever the peer takes: streams take turns by the frame."""
+"""Maximum size of a frame that we send, in bytes, whatever the peer accepts: streams take
+turns frame by frame."""
 
-_frame_start = Struct(">IB").pack
-"""A frame's header without its stream: length << 8 | type, flags."""
+_MAX_STARTS = 64
+"""Maximum number of sizes of data whose constant bytes are kept."""
 
 
 class AnswerForm:
-    """The two field blocks of an answer, as the constant bytes that go around its message."""
+    """The two field blocks of an answer as the constant bytes around its message."""
 
-    __slots__ = ("head", "head_start", "tail", "tail_start")
+    __slots__ = ("head", "head_start", "starts", "tail", "tail_start")
 
     def __init__(self, head: bytes, tail: bytes) -> None:
         """Prepare; head and tail are field blocks of less than 16 KiB."""
         self.head = head
-        self.head_start = _frame_start(len(head) << 8 | FrameType.HEADERS, Flag.END_HEADERS)
+        self.head_start = pack_start(len(head) << 8 | FrameType.HEADERS, Flag.END_HEADERS)
         self.tail = tail
-        self.tail_start = _frame_start(
+        self.tail_start = pack_start(
             len(tail) << 8 | FrameType.HEADERS, Flag.END_HEADERS | Flag.END_STREAM
         )
+        self.starts: dict[int, bytes] = {}
+        """The bytes between the first two stream ids, by the size of the data."""
+
+    def start(self, size: int) -> bytes:
+        """Return the bytes between the first two stream ids: the head, and the start of the data.
+
+        They are kept in `starts`, since most answers are of few sizes.
+        """
+        if len(self.starts) >= _MAX_STARTS:
+            self.starts.clear()
+        start = self.starts[size] = self.head + pack_start(size << 8, 0)
+        return start
 
 
 class Sending:
-    """Streams, windows and what waits to be sent; `Connection` reads and adds the rest."""
+    """Streams, windows and pending output; `Connection` reads and adds the rest."""
 
     def __init__(self) -> None:
         self.streams: dict[int, Stream] = {}
-        """The open ones, by id."""
+        """The open streams, by id."""
         self.peer = PeerSettings()
         self.queued_bytes = 0
-        """Of data that wait for a window or for the socket."""
+        """Bytes of data that wait for a window or for the socket."""
         self.answered = False
-        """Whether anything of an answer was sent since someone set this to False."""
-        self._out: list[Payload] = []
+        """Whether any part of an answer was sent since this was last set to False."""
+        self.output: list[Payload] = []
+        """Frames to be written, beside those of the data that waits."""
         self._window = DEFAULT_WINDOW
         self._paused = False
         self._owes_table_off = False
         self._queued: dict[int, Stream] = {}
-        """Streams that have something pending, the next one to send first."""
+        """Streams with pending output, in sending order."""
 
     @property
     def has_output(self) -> bool:
         """Whether `to_send` may have something to return."""
-        return bool(self._out) or bool(self._queued and self._window > 0 and not self._paused)
+        if self.output:
+            return True
+        return bool(self._queued) and self._window > 0 and not self._paused
 
     def to_send(self) -> list[Payload]:
-        """Take bytes that have to be written now; to be called until there are none."""
+        """Take bytes that have to be written now; call it until it returns none."""
         if self._queued and not self._paused:
             self._pump()
-        out, self._out = self._out, []
+        out, self.output = self.output, []
         return out
 
     def pause(self) -> None:
-        """Let data wait here: the socket takes no more for now."""
+        """Keep data back: the socket accepts no more for now."""
         self._paused = True
 
     def resume(self) -> None:
-        """Let data out again."""
+        """Send data again."""
         self._paused = False
 
     def answer(self, stream: Stream, form: AnswerForm, data: bytes) -> None:
@@ -99,17 +115,16 @@ class Sending:
             self.send_trailers(stream, form.tail)
             return
         self._window -= size
-        stream_id = pack_u32(stream.id)
-        self._out += (
-            form.head_start,
-            stream_id,
-            form.head,
-            _frame_start(size << 8, 0),
-            stream_id,
-            data,
-            form.tail_start,
-            stream_id,
-            form.tail,
+        # The id is before every part but the first.
+        self.output.append(
+            pack_u32(stream.id).join(
+                (
+                    form.head_start,
+                    form.starts.get(size) or form.start(size),
+                    data + form.tail_start,
+                    form.tail,
+                )
+            )
         )
         self._close(stream)
 
@@ -118,7 +133,7 @@ class Sending:
         self._write_block(stream, block, 0)
 
     def send_data(self, stream: Stream, data: Payload) -> None:
-        """Send a part of an answer as the windows and the socket allow; no copy is made."""
+        """Send a part of an answer as far as windows and socket allow; makes no copy."""
         if not data:
             return
         if stream.pending is None:
@@ -128,7 +143,7 @@ class Sending:
         self.queued_bytes += len(data)
 
     def send_trailers(self, stream: Stream, block: bytes) -> None:
-        """Send the end of an answer, behind its data; alone, an answer that is an error."""
+        """Send the trailers of an answer after its data, or alone for an error."""
         if stream.pending is not None:
             stream.pending.append(Tail(block))
         else:
@@ -136,7 +151,7 @@ class Sending:
             self._close(stream)
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Cut a stream off."""
+        """Reset a stream."""
         raise NotImplementedError
 
     def _write_block(self, stream: Stream, block: bytes, flags: int) -> None:
@@ -147,17 +162,17 @@ class Sending:
         limit = self.peer.frame_bytes
         kind = FrameType.HEADERS
         while len(block) > limit:
-            self._out.append(frame(kind, flags, stream.id, block[:limit]))
+            self.output.append(frame(kind, flags, stream.id, block[:limit]))
             kind, flags, block = FrameType.CONTINUATION, 0, block[limit:]
-        self._out.append(frame(kind, flags | Flag.END_HEADERS, stream.id, block))
+        self.output.append(frame(kind, flags | Flag.END_HEADERS, stream.id, block))
 
     def _pump(self) -> None:
-        """Send what waits, a frame a stream in turn, as far as the windows and the socket go."""
+        """Send pending output, one frame per stream in turn, as windows and socket allow."""
         room = _PUMPED_BYTES
         blocked = 0
         while self._queued and room > 0 and self._window > 0 and not self._paused:
             stream_id, stream = next(iter(self._queued.items()))
-            # To the end of the line: it comes again when all others had their turn.
+            # To the end of the queue: all others have their turn first.
             del self._queued[stream_id]
             sent = self._send_some(stream)
             if stream.pending is not None:
@@ -168,7 +183,7 @@ class Sending:
                 return
 
     def _send_some(self, stream: Stream) -> int:
-        """Send a frame of a stream, and its end if that is next; return its bytes of data."""
+        """Send a frame of a stream, and its end if that is next; return the bytes of data sent."""
         pending = stream.pending
         data = pending[0] if pending else b""
         if not pending or isinstance(data, Tail):
@@ -183,10 +198,11 @@ class Sending:
         else:
             pending.popleft()
         self.answered = True
-        self._out.append(pack_header(size << 8 | FrameType.DATA, 0, stream.id))
-        self._out.append(data)
+        self.output.append(pack_header(size << 8 | FrameType.DATA, 0, stream.id))
+        self.output.append(data)
         self._window -= size
         stream.window -= size
+        stream.sent_bytes += size
         self.queued_bytes -= size
         if not pending:
             stream.pending = None
@@ -200,16 +216,18 @@ class Sending:
         """Forget a stream whose answer is sent."""
         raise NotImplementedError
 
+    def waiting(self) -> dict[Stream, int]:
+        """Return how many bytes of data wait on each stream that has some."""
+        return {stream: _size(stream) for stream in self._queued.values()}
+
     def _drop_pending(self, stream: Stream) -> None:
         if stream.pending is not None:
-            self.queued_bytes -= sum(
-                len(item) for item in stream.pending if not isinstance(item, Tail)
-            )
+            self.queued_bytes -= _size(stream)
             stream.pending = None
             self._queued.pop(stream.id, None)
 
     def _widen(self, increment: int) -> None:
-        """Take note of a WINDOW_UPDATE of the connection."""
+        """Apply a WINDOW_UPDATE of the connection."""
         self._window += increment
         if self._window > MAX_WINDOW:
             raise ConnectionFailedError(ErrorCode.FLOW_CONTROL_ERROR, "the window is above 2^31-1")
@@ -222,7 +240,7 @@ class Sending:
             )
 
     def _obey(self, payload: bytes) -> None:
-        """Take over the peer's SETTINGS."""
+        """Apply the peer's SETTINGS."""
         before = self.peer.window
         self.peer.update(payload)
         if self.peer.table_bytes < 4096:
@@ -236,3 +254,8 @@ class Sending:
                         ErrorCode.FLOW_CONTROL_ERROR,
                         "INITIAL_WINDOW_SIZE puts a window above 2^31-1",
                     )
+
+
+def _size(stream: Stream) -> int:
+    """Return the bytes of data that wait on a stream."""
+    return sum(len(item) for item in stream.pending or () if not isinstance(item, Tail))

@@ -1,4 +1,4 @@
-"""One stream: what came on it, and what waits to be sent."""
+"""One stream: received data and pending output."""
 
 from collections import deque
 from typing import Any
@@ -12,7 +12,7 @@ Payload = bytes | memoryview
 class Stream:
     """A request of the peer and its answer.
 
-    What the layer above reads of it is here; to send, it goes through the connection.
+    The layer above reads from it directly, and sends through the connection.
     """
 
     __slots__ = (
@@ -21,44 +21,53 @@ class Stream:
         "expected",
         "id",
         "news",
+        "opened",
         "owner",
         "pending",
         "placed",
         "received",
         "request",
         "reset",
+        "sent_bytes",
         "sink",
         "trailers",
         "window",
     )
 
-    def __init__(self, stream_id: int, request: FieldBlock, credit: int, window: int) -> None:
+    def __init__(
+        self, stream_id: int, request: FieldBlock, credit: int, window: int, opened: float
+    ) -> None:
         self.id = stream_id
         self.request = request
-        """The fields that opened it."""
+        """The fields that opened the stream."""
         self.trailers: FieldBlock | None = None
         self.received: list[Payload] = []
-        """DATA since the layer above emptied it; views are good until the next `receive`."""
+        """DATA since the layer above last emptied it; views are valid until the next `receive`."""
         self.sink: memoryview | None = None
-        """Where the layer above wants the next DATA, as far as they fit."""
+        """Memory for the next DATA, as far as they fit; None once it is full. The layer above sets
+        it, and `placed` to 0."""
         self.placed = 0
-        """Bytes put there since the layer above set this to 0; they come before `received`."""
+        """Bytes put into the sink, from its start; they precede `received`."""
         self.ended = False
-        """Whether the peer has sent all."""
+        """Whether the peer has sent everything."""
         self.reset: ErrorCode | None = None
-        """Set when the stream was cut off, by the peer or for a fault of the peer."""
+        """Error code if the stream was reset, by the peer or for a fault of the peer."""
         self.owner: Any = None
-        """What the layer above makes of the stream."""
+        """The object of the layer above that handles the stream."""
         self.news = False
-        """Whether it is among the streams that the running `receive` will return."""
+        """Whether the running `receive` will return the stream."""
         self.credit = credit
-        """Bytes that the peer may still send."""
+        """Bytes that the peer may still send on the stream."""
         self.window = window
-        """Bytes that the peer still takes."""
+        """Bytes that the peer still accepts on the stream."""
+        self.opened = opened
+        """Time at which the stream was opened, by the connection's clock."""
         self.expected: int | None = None
-        """Of content-length: bytes that still have to come."""
+        """Bytes still to come by content-length; None without one."""
         self.pending: deque[Payload | Tail] | None = None
-        """What waits for a window or for the socket; None if nothing does."""
+        """Output that waits for a window or for the socket; None if there is none."""
+        self.sent_bytes = 0
+        """Bytes of data that were sent after they had waited."""
 
     def is_open(self) -> bool:
         """Whether an answer would reach the peer."""
@@ -69,7 +78,7 @@ class Stream:
 
 
 class Tail:
-    """The trailers of an answer, as they wait behind its data."""
+    """The trailers of an answer, queued after its data."""
 
     __slots__ = ("block",)
 

@@ -1,4 +1,4 @@
-"""The upkeep of a connection: every frame that carries no request, and what is counted."""
+"""The upkeep of a connection: all frames that carry no request, and abuse counters."""
 
 from collections import deque
 from collections.abc import Callable
@@ -18,34 +18,36 @@ from forwardpass.server.transport.http2.frames import (
     read_u32,
     rst_stream,
 )
-from forwardpass.server.transport.http2.limits import Limits
+from forwardpass.server.transport.http2.limits import ConnectionLimits
 from forwardpass.server.transport.http2.sending import Sending
 from forwardpass.server.transport.http2.stream import Stream
 
 _REMEMBERED = 256
-"""Streams that we cut off: what the peer sent there before it knew is no fault of its own."""
+"""Maximum number of remembered streams that we reset: frames that the peer sent on them before
+it knew are no error."""
 _LEAVING = b"leaving\0"
 _KEEPALIVE = b"alive?\0\0"
-"""Of our PINGs."""
+"""The opaque bytes of our PINGs."""
 _ACK = int(Flag.ACK)
 
 
 class Upkeep(Sending):
-    """Answers PING and SETTINGS, ends streams and the connection, and counts what is a nuisance."""
+    """Answers PING and SETTINGS, ends streams and the connection, and counts abuse."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: ConnectionLimits, clock: Callable[[], float]) -> None:
         super().__init__()
         self._limits = limits
         self._clock = clock
         self.failure: ConnectionFailedError | None = None
-        """Why the connection ends, if for a fault of the peer."""
+        """Why the connection ends, if the peer is at fault."""
+        self.ending = False
+        """Whether it is over, or will be when its last stream is answered."""
         self._news: list[Stream] = []
         self._last_id = 0
-        """The highest stream that the peer has opened."""
+        """The highest stream id that the peer has opened."""
         self._accepted = MAX_STREAM_ID
-        """The highest stream that is answered; less than that after the last GOAWAY."""
+        """The highest stream id that is answered; lowered by the last GOAWAY."""
         self._leaving_since: float | None = None
-        self._peer_leaves = False
         now = clock()
         self._resets = Allowance(max(200, 2 * limits.max_streams), limits.resets_per_s, clock)
         self._nuisances = Allowance(1000, limits.nuisances_per_s, clock)
@@ -53,49 +55,48 @@ class Upkeep(Sending):
         self._our_resets: deque[int] = deque(maxlen=_REMEMBERED)
         self._pinged = float("-inf")
         self._ping_strikes = 0
-        self._heard = now
+        self.heard = now
+        """When the latest bytes arrived, by the clock."""
         self._asked_since: float | None = None
-        """Since when a sign of life is waited for."""
+        """Time of our PING that is not answered yet."""
         self._stalled_since: float | None = now
-        """Since when the preface or a field section is incomplete."""
+        """Time since which the preface or a field section is incomplete."""
         self._rest_since: float | None = None
-        """Since when a frame is incomplete that means nothing until it is whole."""
+        """Time since which a frame that is only readable as a whole is incomplete."""
         self._greeted = False
-        """Whether the preface and the first SETTINGS came."""
+        """Whether the preface and the first SETTINGS have arrived."""
 
     @property
     def over(self) -> bool:
         """Whether the connection is to be closed once everything is written."""
-        if self.failure is not None:
-            return True
-        left = self._peer_leaves or self._accepted != MAX_STREAM_ID
-        return left and not self.streams
+        return self.ending and (self.failure is not None or not self.streams)
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Cut a stream off; what the peer still sends on it is dropped."""
+        """Reset a stream; what the peer still sends on it is dropped."""
         if stream.id in self.streams:
             stream.reset = code
             self._forget(stream)
             self._our_resets.append(stream.id)
-            self._out.append(rst_stream(stream.id, code))
+            self.output.append(rst_stream(stream.id, code))
 
     def leave(self) -> None:
-        """Announce that the connection ends; streams that are under way or in flight go on."""
+        """Announce that the connection ends; streams that the client has begun continue."""
         if self._leaving_since is None and self.failure is None:
             self._leaving_since = self._clock()
-            # Not the last id: the client may have begun streams that are on their way. When it
-            # answers the PING it knows.
-            self._out.append(goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR))
-            self._out.append(ping(_LEAVING))
+            # Not the last id: streams that the client has begun may still be in transit. When it
+            # answers the PING, it has seen this GOAWAY.
+            self.output.append(goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR))
+            self.output.append(ping(_LEAVING))
 
     def leave_now(self) -> None:
-        """Take no more streams: those that come are dropped, which the client is told."""
+        """Accept no more streams: GOAWAY reports to the client which ones are dropped."""
         if self._accepted == MAX_STREAM_ID and self.failure is None:
             self._accepted = self._last_id
-            self._out.append(goaway(self._last_id, ErrorCode.NO_ERROR))
+            self.ending = True
+            self.output.append(goaway(self._last_id, ErrorCode.NO_ERROR))
 
     def tick(self) -> list[Stream]:
-        """Look at the clock, a few times a second; return the streams that were cut off."""
+        """Check the time limits, a few times a second; return the streams that were reset."""
         self._news = []
         if self.failure is None:
             self._look_at_clock(self._clock())
@@ -104,9 +105,9 @@ class Upkeep(Sending):
         return self._news
 
     def resume(self) -> None:
-        """Let data out again, and listen: nothing could be heard while they waited."""
+        """Send data again, and restart the keepalive: nothing was read while paused."""
         super().resume()
-        self._heard = self._clock()
+        self.heard = self._clock()
         self._asked_since = None
 
     def _look_at_clock(self, now: float) -> None:
@@ -122,20 +123,21 @@ class Upkeep(Sending):
             )
         if self._leaving_since is not None and now - self._leaving_since > 1.0:
             self.leave_now()
-        # Of a peer that takes no answers nothing is read, nor would our PING get there.
+        # While the peer takes no answers, nothing is read and our PING would not reach it.
         if limits.keepalive_s is None or self.failure is not None or self._paused:
             return
         if self._asked_since is not None:
             if now - self._asked_since > limits.keepalive_timeout_s:
                 self._fail(ConnectionFailedError(ErrorCode.NO_ERROR, "no answer to a PING"))
-        elif now - self._heard > limits.keepalive_s:
+        elif now - self.heard > limits.keepalive_s:
             self._asked_since = now
-            self._out.append(ping(_KEEPALIVE))
+            self.output.append(ping(_KEEPALIVE))
 
     def _fail(self, error: ConnectionFailedError) -> None:
         self.failure = error
+        self.ending = True
         # Never above what an earlier GOAWAY said (RFC 9113, section 6.8).
-        self._out.append(goaway(min(self._last_id, self._accepted), error.code, error.text))
+        self.output.append(goaway(min(self._last_id, self._accepted), error.code, error.text))
         for stream in list(self.streams.values()):
             self._lose(stream, error.code)
 
@@ -152,7 +154,7 @@ class Upkeep(Sending):
             return
         stream = self.streams.get(stream_id)
         if stream is None:
-            # A closed stream's may have been on its way.
+            # The stream may have closed while the frame was in transit.
             self._check_not_idle(stream_id, "WINDOW_UPDATE")
         elif not increment:
             raise StreamFailedError(stream_id, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
@@ -170,7 +172,8 @@ class Upkeep(Sending):
         code = read_u32(payload)
         known = ErrorCode(code) if code in ErrorCode._value2member_map_ else ErrorCode.CANCEL
         self._lose(stream, known)
-        self._count_reset()
+        if self.heard - stream.opened < self._limits.spared_age_s:
+            self._count_reset()
 
     def _on_settings(self, stream_id: int, flags: int, payload: bytes) -> None:
         if stream_id:
@@ -182,7 +185,7 @@ class Upkeep(Sending):
         self._count_nuisance("SETTINGS")
         if not flags & _ACK:
             self._obey(payload)
-            self._out.append(SETTINGS_ACK)
+            self.output.append(SETTINGS_ACK)
 
     def _on_ping(self, stream_id: int, flags: int, payload: bytes) -> None:
         if stream_id:
@@ -194,16 +197,16 @@ class Upkeep(Sending):
             if payload == _LEAVING and self._leaving_since is not None:
                 self.leave_now()
             return
-        self._out.append(ping(payload, ack=True))
+        self.output.append(ping(payload, ack=True))
         if self.answered:
             self._ping_strikes = 0
-        elif self._heard - self._pinged < self._limits.min_ping_s:
+        elif self.heard - self._pinged < self._limits.min_ping_s:
             self._ping_strikes += 1
             if self._ping_strikes > self._limits.max_ping_strikes:
                 # gRPC's clients know this text, and ping less often from then on.
                 raise ConnectionFailedError(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
         self.answered = False
-        self._pinged = self._heard
+        self._pinged = self.heard
 
     def _on_goaway(self, stream_id: int, payload: bytes) -> None:
         if stream_id:
@@ -211,7 +214,7 @@ class Upkeep(Sending):
         if len(payload) < 8:
             raise ConnectionFailedError(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY under 8 bytes")
         self._count_nuisance("GOAWAY")
-        self._peer_leaves = True
+        self.ending = True
 
     def _on_priority(self, stream_id: int, payload: bytes) -> None:
         if not stream_id:
@@ -231,16 +234,16 @@ class Upkeep(Sending):
     # Ends of streams
 
     def _fail_stream(self, error: StreamFailedError) -> None:
-        """Cut a stream off for a fault of the peer, who may do so only so often."""
+        """Reset a stream for a fault of the peer, and count it."""
         stream = self.streams.get(error.stream_id)
         if stream is not None:
             self._lose(stream, error.code)
         self._our_resets.append(error.stream_id)
-        self._out.append(rst_stream(error.stream_id, error.code))
+        self.output.append(rst_stream(error.stream_id, error.code))
         self._count_reset()
 
     def _lose(self, stream: Stream, code: ErrorCode) -> None:
-        """Forget a stream that was cut off, and tell of it."""
+        """Forget a stream that was reset, and report it."""
         stream.reset = code
         self._forget(stream)
         if not stream.news:
@@ -255,15 +258,15 @@ class Upkeep(Sending):
         self.answered = True
         del self.streams[stream.id]
         if not stream.ended:
-            # The answer is whole, the request is not and need not be (RFC 9113, section 8.1).
+            # The answer is complete; the request need not be (RFC 9113, section 8.1).
             self._our_resets.append(stream.id)
-            self._out.append(rst_stream(stream.id, ErrorCode.NO_ERROR))
+            self.output.append(rst_stream(stream.id, ErrorCode.NO_ERROR))
 
     # Counting
 
     def _count_reset(self) -> None:
         if not self._resets.spend():
-            raise ConnectionFailedError(ErrorCode.ENHANCE_YOUR_CALM, "too many streams cut off")
+            raise ConnectionFailedError(ErrorCode.ENHANCE_YOUR_CALM, "too many streams reset")
 
     def _count_nuisance(self, what: str) -> None:
         self._nuisances.earn(2 * (self._last_id - self._earned_id))

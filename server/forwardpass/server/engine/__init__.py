@@ -1,0 +1,1 @@
+"""A loaded model and its runs: arrays in, arrays out; no messages, no disk."""

@@ -1,0 +1,1 @@
+"""The RPCs: messages in, messages or errors out; no sockets."""

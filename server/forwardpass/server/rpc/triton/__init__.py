@@ -1,0 +1,1 @@
+"""Triton's RPCs beyond the Open Inference Protocol."""

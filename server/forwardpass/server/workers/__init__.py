@@ -1,0 +1,1 @@
+"""Several processes behind one address: a supervisor, a keeper of the models, and workers."""
