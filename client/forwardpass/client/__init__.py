@@ -1,19 +1,20 @@
 """Call the models of an Open Inference Protocol server with NumPy arrays.
 
-What only some programs use is imported when it is asked for: each module costs a start some.
+Names that only some programs use are imported when they are asked for: each slows down a start.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from forwardpass.client._client import Client
-from forwardpass.client._inputs import Inputs
+from forwardpass.client._grpc.client import Client
+from forwardpass.client._messages.inputs import Inputs
 from forwardpass.client.errors import (
     CallCancelledError,
     ClientClosedError,
     ClientError,
     DeadlineExceededError,
     InvalidInputError,
+    ModelChangedError,
+    ModelFileError,
     ModelNotFoundError,
     ModelUnavailableError,
     OverloadedError,
@@ -28,9 +29,10 @@ from forwardpass.client.errors import (
 from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.client.retry import Retry
+from forwardpass.proto.late import late_names
 
 if TYPE_CHECKING:
-    from forwardpass.client._async_client import AsyncClient
+    from forwardpass.client._grpc.async_client import AsyncClient
     from forwardpass.client.local import LocalClient, load
     from forwardpass.client.served import ModelState, ModelStatistics
     from forwardpass.client.timing import Timing
@@ -45,6 +47,8 @@ __all__ = [
     "Inputs",
     "InvalidInputError",
     "LocalClient",
+    "ModelChangedError",
+    "ModelFileError",
     "ModelNotFoundError",
     "ModelSpec",
     "ModelState",
@@ -66,22 +70,13 @@ __all__ = [
 ]
 
 _WHEN_ASKED_FOR = {
-    "AsyncClient": "forwardpass.client._async_client",
+    "AsyncClient": "forwardpass.client._grpc.async_client",
     "LocalClient": "forwardpass.client.local",
     "ModelState": "forwardpass.client.served",
     "ModelStatistics": "forwardpass.client.served",
     "Timing": "forwardpass.client.timing",
     "load": "forwardpass.client.local",
 }
-"""Where the names are that a program with a `Client` may never use."""
+"""The modules of names that a program with a `Client` may never use."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHEN_ASKED_FOR:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_WHEN_ASKED_FOR[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names(globals(), _WHEN_ASKED_FOR)

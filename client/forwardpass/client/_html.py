@@ -10,28 +10,31 @@ from numpy.typing import NDArray
 
 from forwardpass.proto.metadata import ColumnNames
 from forwardpass.proto.spec import format_shape
+from forwardpass.proto.verdicts import column_labels, labels_of_rows, labels_that_hold, verdict_kind
 
 _ROWS = 10
 _COLUMNS = 8
-"""Most columns of one output."""
+"""Maximum columns of one output."""
 _LETTERS = 40
-"""Most letters of a name or of a cell."""
+"""Maximum characters of a name or of a cell."""
 _UNNAMED = ColumnNames()
 
 
 class _Block(NamedTuple):
-    """One output as it stands in the table."""
+    """One output in the table."""
 
     name: str
     about: str
-    """Its dtype and shape."""
+    """The dtype and shape of the output."""
     headings: list[str]
-    """One a column that is shown."""
+    """Headings of the columns that are shown."""
     cells: NDArray[Any]
-    """(rows, columns) that are shown."""
+    """The values that are shown (rows, columns)."""
+    verdicts: list[str]
+    """The verdict of each row that is shown; empty if the output has none."""
     rows: int
     columns: int
-    """How many there are, shown or not."""
+    """Number of columns, shown or not."""
 
 
 def prediction_table(
@@ -42,8 +45,8 @@ def prediction_table(
 ) -> str:
     """Return HTML: outputs side by side, a row of the table for each index of their first axis.
 
-    Where every array has one axis at most, each is one row. names: labels and units of the
-    outputs that have them. What is left out is told below the table.
+    If every array has at most one axis, each is one row. names: labels and units of the outputs
+    that have them. A line below the table counts what is left out.
     """
     title = f"{model} version {version}" if version else model
     by_row = any(array.ndim > 1 for array in outputs.values())
@@ -78,16 +81,29 @@ def _block(name: str, array: NDArray[Any], names: ColumnNames, *, by_row: bool) 
         f"{dtype}{format_shape(array.shape)}",
         [_heading(index, inner, names) for index in range(min(columns, _COLUMNS))],
         table[:_ROWS].reshape(min(rows, _ROWS), columns)[:, :_COLUMNS],
+        _verdicts(name, table[:_ROWS], names) if table.ndim == 2 else [],
         rows,
         columns,
     )
 
 
+def _verdicts(name: str, rows: NDArray[Any], names: ColumnNames) -> list[str]:
+    match verdict_kind(names, rows.shape[1]):
+        case "label":
+            return [label or "" for label in labels_of_rows(name, rows, names)]
+        case "labels":
+            held = labels_that_hold(name, rows, names)
+            return ["" if labels is None else "; ".join(labels) or "(none)" for labels in held]
+        case _:
+            return []
+
+
 def _heading(index: int, shape: tuple[int, ...], names: ColumnNames) -> str:
-    """Return what a column is called: by its label and unit, else by its place."""
+    """Return the heading of a column: its label and unit, else its index."""
     width = prod(shape)
-    if len(names.labels) == width:
-        name = names.labels[index]
+    labels = column_labels(names.labels, width)
+    if labels:
+        name = labels[index]
     else:
         name = ", ".join(map(str, np.unravel_index(index, shape))) if width > 1 else ""
     unit = names.units[index] if len(names.units) == width else ""
@@ -95,32 +111,34 @@ def _heading(index: int, shape: tuple[int, ...], names: ColumnNames) -> str:
 
 
 def _name(block: _Block) -> str:
-    span = len(block.headings) + (block.columns > len(block.headings))
+    span = len(_padded(block, block.headings, "label"))
     return (
-        f'<th colspan="{span or 1}" style="text-align: left">{_text(block.name)} '
+        f'<th colspan="{span}" style="text-align: left">{_text(block.name)} '
         f'<span style="font-weight: normal">{block.about}</span></th>'
     )
 
 
 def _headings(block: _Block) -> str:
-    return "".join(f"<th>{_text(heading)}</th>" for heading in _padded(block, block.headings))
+    headings = _padded(block, block.headings, "label")
+    return "".join(f"<th>{_text(heading)}</th>" for heading in headings)
 
 
 def _rows(blocks: list[_Block]) -> Iterator[str]:
     for row in range(max((len(block.cells) for block in blocks), default=0)):
         cells = []
         for block in blocks:
-            # One that has fewer rows than another leaves its place empty.
+            # An output that has fewer rows than another gets empty cells.
             texts = [_value(cell) for cell in block.cells[row]] if row < len(block.cells) else []
-            cells += _padded(block, texts) if texts else [""] * len(_padded(block, block.headings))
+            verdict = block.verdicts[row] if row < len(block.verdicts) else ""
+            width = len(_padded(block, block.headings, ""))
+            cells += _padded(block, texts, verdict) if texts else [""] * width
         yield f"<tr><th>{row}</th>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"
 
 
-def _padded(block: _Block, texts: list[str]) -> list[str]:
-    """Add a cell for the columns that are left out, or for an output without any."""
-    if block.columns > len(block.headings):
-        return [*texts, "\N{HORIZONTAL ELLIPSIS}"]
-    return texts or [""]
+def _padded(block: _Block, texts: list[str], verdict: str) -> list[str]:
+    """Add cells: for the columns that are left out, or an output without any; for a verdict."""
+    more = ["\N{HORIZONTAL ELLIPSIS}"] if block.columns > len(block.headings) else []
+    return [*(texts or [""]), *more, *([verdict] if block.verdicts else [])]
 
 
 def _left_out(blocks: list[_Block]) -> Iterator[str]:
@@ -145,7 +163,7 @@ def _value(cell: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """Escape a name, a label or a value, cut to what a table takes."""
+    """Escape a name, a label or a value, cut to the maximum length."""
     return escape(
         text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
     )

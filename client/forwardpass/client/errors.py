@@ -1,13 +1,18 @@
-"""Everything that can go wrong with a call, one exception a cause.
+"""Everything that can go wrong with a call, with an exception for each cause.
 
-`ERRORS` maps the status codes of gRPC to them; `from_rpc_error` is the one place that does it.
+`ERRORS` maps the status codes of gRPC to them; only `from_rpc_error` uses it for that.
 """
+
+from typing import Any
 
 import grpc
 
+from forwardpass.client._comeback import comeback_s
+from forwardpass.proto.pickling import PicklableError
 
-class ClientError(Exception):
-    """Base of every error of this package but wrong arguments of `Client` itself."""
+
+class ClientError(PicklableError):
+    """Base of every error of this package except wrong arguments of `Client` itself."""
 
     def __init__(
         self,
@@ -20,9 +25,12 @@ class ClientError(Exception):
         text = details if not model or repr(model) in details else f"model {model!r}: {details}"
         super().__init__(f"{target}: {text}" if target else text)
         self.code = code
-        """What the call ended with; None where nothing was sent or the reply made no sense."""
+        """The status code of the call; None if nothing was sent or the reply was invalid."""
         self.details = details
-        """The server's own words where it answered; else ours, without target and model."""
+        """The server's text if it answered; else the client's, without target and model."""
+        self.retry_s: float | None = None
+        """When the server wants to be called again, in seconds from the error; None if it does
+        not say, below 0 for never."""
 
 
 class InvalidInputError(ClientError, ValueError):
@@ -33,20 +41,24 @@ class ModelNotFoundError(ClientError):
     """The server has no such model, or not that version of it."""
 
 
+class ModelChangedError(ClientError):
+    """The model was published again, under the same version, while the call was made."""
+
+
 class ModelUnavailableError(ClientError):
     """The server has the model's file and cannot serve it; the details say why."""
 
 
 class DeadlineExceededError(ClientError, TimeoutError):
-    """No answer within `timeout_s`; the server may have computed it or not."""
+    """There was no answer within `timeout_s`; the server may have computed it or not."""
 
 
 class ServerUnavailableError(ClientError, ConnectionError):
-    """Nothing answers at the target, TLS failed, or the server is going away: worth a retry."""
+    """Nothing answers at the target, TLS failed, or the server is stopping: worth a retry."""
 
 
 class OverloadedError(ClientError):
-    """The server has more to do than it takes: worth a retry, later."""
+    """The server has more calls waiting than it accepts: worth a retry, later."""
 
 
 class TooLargeError(OverloadedError):
@@ -54,15 +66,15 @@ class TooLargeError(OverloadedError):
 
 
 class PermissionDeniedError(ClientError):
-    """The server knows the caller and refuses."""
+    """The server knows the caller and rejects the call."""
 
 
 class UnauthenticatedError(ClientError):
-    """The server does not know the caller, or the client's token function gave no token."""
+    """The server does not know the caller, or the client's token function returned no token."""
 
 
 class UnimplementedError(ClientError):
-    """The server does not do this; often the port is that of another kind of server."""
+    """The server does not have this method; often the port is that of another kind of server."""
 
 
 class CallCancelledError(ClientError):
@@ -70,15 +82,19 @@ class CallCancelledError(ClientError):
 
 
 class ServerError(ClientError):
-    """The server failed; its log knows more."""
+    """The server failed; its log has the details."""
 
 
 class ProtocolError(ClientError):
-    """The server answered something that is no answer to the question."""
+    """The server's reply is not a valid answer to the request."""
 
 
 class ClientClosedError(ClientError):
     """The client was closed, or belongs to another process or event loop."""
+
+
+class ModelFileError(ClientError, ValueError):
+    """`load` cannot run the file: there is none, it is damaged, or not an ONNX model."""
 
 
 ERRORS: dict[grpc.StatusCode, type[ClientError]] = {
@@ -101,37 +117,61 @@ ERRORS: dict[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.DATA_LOSS: ServerError,
     grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
 }
-"""The one table from status code to cause."""
+"""Status codes -> the error of their cause."""
 
 _CONNECT = "check that the server runs there, and that both use TLS or neither"
+
+_NOT_HTTP2 = "Expected SETTINGS frame as the first frame"
+"""Part of gRPC's text for an answer that is not HTTP/2."""
+_OTHER_PORT = "that port does not speak gRPC: REST and metrics have ports of their own"
 
 _FIXES: dict[str, str] = {
     "Deadline Exceeded": "pass a longer timeout_s, or send fewer rows a call",
     "failed to connect": _CONNECT,
     "connections to all backends failing": _CONNECT,
 }
-"""What to do about texts of gRPC itself, which do not say: by how they begin."""
+"""Beginnings of gRPC's own texts, which do not name a fix -> the fix."""
 
 _UNAUTHENTICATED = "Getting metadata from plugin failed"
-"""How gRPC says that a token function failed, with the status of a server that is away."""
+"""gRPC's text for a token function that failed; its status is that of an unreachable server."""
 
-_TOO_LARGE = ("larger than max", "above the server's limit", "exceeds maximum size")
-"""How our server, and gRPC's own libraries, say that a call is too large, not too many.
+_CHANGED = "is another one by now"
+"""Part of our server's text for a model that was published again; other servers and proxies abort
+for other reasons."""
 
-The status code is the same, and only the one is worth a retry.
+_TOO_LARGE = (
+    "larger than max",
+    "above the server's limit",
+    "exceeds maximum size",
+    "metadata size exceeds",
+)
+"""Parts of the texts of our server, and of gRPC's libraries, for a call that is too large.
+
+The status code is that of too many calls, which are worth a retry; a call too large is not.
 """
 
 
 def from_rpc_error(error: grpc.RpcError, *, target: str, model: str = "") -> ClientError:
-    """Return the exception of ours that says what gRPC's said: `raise ... from error`."""
+    """Return our exception for one of gRPC's: `raise ... from error`."""
     code = error.code()
     details = error.details() or f"{code.name} without a text"
     for beginning, fix in _FIXES.items():
         if details.startswith(beginning):
-            details = f"{details}; {fix}"
+            details = f"{details}; {_OTHER_PORT if _NOT_HTTP2 in details else fix}"
     cause = ERRORS[code]
+    if code is grpc.StatusCode.ABORTED and _CHANGED in details:
+        cause = ModelChangedError
     if cause is OverloadedError and any(words in details for words in _TOO_LARGE):
         cause = TooLargeError
     if cause is ServerUnavailableError and details.startswith(_UNAUTHENTICATED):
         cause = UnauthenticatedError
-    return cause(details, code=code, target=target, model=model)
+    ours = cause(details, code=code, target=target, model=model)
+    if isinstance(ours, OverloadedError | ServerUnavailableError):
+        ours.retry_s = _retry_s(error)
+    return ours
+
+
+def _retry_s(error: grpc.RpcError) -> float | None:
+    # An interceptor may raise an error of its own, with a code and no more.
+    trailers: Any = getattr(error, "trailing_metadata", tuple)()
+    return comeback_s(trailers or ())

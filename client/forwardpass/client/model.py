@@ -1,9 +1,9 @@
-"""What a server says of itself and of a model."""
+"""The metadata of a server and of a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 from forwardpass.proto.inference_pb2 import ModelMetadataResponse, ServerMetadataResponse
 from forwardpass.proto.spec import TensorSpec
@@ -18,15 +18,20 @@ class ModelSpec:
     """The versions that are served."""
     platform: str
     inputs: tuple[TensorSpec, ...]
-    """In the model's order; empty where the server does not know them."""
+    """The inputs in the model's order; empty if the server does not know them."""
     outputs: tuple[TensorSpec, ...]
-    """In the model's order; empty where the server does not know them."""
+    """The outputs in the model's order; empty if the server does not know them."""
     properties: Mapping[str, str]
-    """What the model's file says of itself, by the keys of `forwardpass.proto.metadata`."""
+    """Metadata of the model's file, by the keys of `forwardpass.proto.metadata`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A read-only view of a dict does not pickle.
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return _model_spec, (fields | {"properties": dict(self.properties)},)
 
     @classmethod
     def from_message(cls, message: ModelMetadataResponse) -> Self:
-        """Take over the message as it is; a datatype may be one that we cannot send."""
+        """Read a message; a datatype may be one that this client cannot send."""
         return cls(
             name=message.name,
             versions=tuple(message.versions),
@@ -35,6 +40,10 @@ class ModelSpec:
             outputs=tuple(_tensor(tensor) for tensor in message.outputs),
             properties=MappingProxyType(dict(message.properties)),
         )
+
+
+def _model_spec(fields: Mapping[str, Any]) -> ModelSpec:
+    return ModelSpec(**fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +56,7 @@ class ServerSpec:
 
     @classmethod
     def from_message(cls, message: ServerMetadataResponse) -> Self:
-        """Take over the message as it is."""
+        """Read a message."""
         return cls(name=message.name, version=message.version, extensions=tuple(message.extensions))
 
 

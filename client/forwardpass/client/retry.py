@@ -1,4 +1,4 @@
-"""When a call that failed is made again, and after which pause."""
+"""Whether a call that failed is made again, and after which pause."""
 
 from dataclasses import dataclass
 from threading import Lock
@@ -13,21 +13,22 @@ from forwardpass.client.errors import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often and how soon to call again where the server is away or its queue is full.
+    """How often and how soon to call again if the server is unreachable or its queue is full.
 
-    A prediction changes nothing on the server, so that calling again is always safe; what
-    would fail again, such as a message above a limit, is not tried.
+    A prediction changes nothing on the server, so that calling again is always safe; a call
+    that would fail again, such as one above a limit, is not repeated. A server that says when to
+    come back (`grpc-retry-pushback-ms`, RetryInfo) is not called earlier.
     """
 
     attempts: int = 5
-    """Calls in all, the first included."""
+    """Maximum number of calls, the first included."""
     first_s: float = 0.1
-    """The longest first pause; each further one may be twice as long. Half of each is chance."""
+    """Maximum first pause in seconds; each further one may be twice as long. Half is random."""
     max_s: float = 2.0
-    """The longest pause."""
+    """Maximum pause in seconds."""
     budget: int = 100
-    """Further calls that all callers of a client have together; ten calls that succeed earn one
-    back. It keeps clients from adding to the load of a server that is down."""
+    """Maximum number of repeated calls of all callers of a client together; ten calls that succeed
+    earn one back. It keeps clients from adding to the load of a server that is down."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -51,8 +52,8 @@ class Retrier:
         self._lock = Lock()
 
     def succeeded(self) -> None:
-        """Note a call that was answered."""
-        # Most calls find the budget full, and need no lock to know.
+        """Count a call that was answered."""
+        # Most calls find the budget full, and need no lock to see that.
         if self._left < self._full:
             with self._lock:
                 self._left = min(self._full, self._left + _EARNED)
@@ -62,20 +63,24 @@ class Retrier:
     ) -> float | None:
         """Return how long to wait before the next call, None if there should not be one.
 
-        attempt: the number of the call that ended in the error, from 1. left_s: what is left
-        until the deadline, which a pause must not outlast; None for no deadline.
+        attempt: the number of the call that ended in the error, from 1. left_s: the seconds left
+        until the deadline, which must be longer than the pause; None for no deadline.
 
-        A pause is counted against the budget; none is free.
+        Every pause is counted against the budget.
         """
         policy = self._policy
         if policy is None or attempt >= policy.attempts or not _is_passing(error):
             return None
+        if error.retry_s is not None and error.retry_s < 0:
+            return None
         longest = min(policy.max_s, policy.first_s * 2.0 ** (attempt - 1))
-        # Only now: importing it takes longer than most of this package.
+        # Imported here: it takes longer than most of this package.
         import random
 
-        # Chance keeps callers that failed together from coming back together.
+        # Randomness keeps callers that failed together from calling again together.
         pause_s = longest * (0.5 + random.random() / 2)  # noqa: S311  # no secret
+        if error.retry_s is not None:
+            pause_s = error.retry_s * (1 + random.random() / 4)  # noqa: S311
         if left_s is not None and left_s <= pause_s:
             return None
         with self._lock:

@@ -1,4 +1,4 @@
-"""What a server says of all that it serves: its models' states, and what they have answered."""
+"""The states of a server's models, and the counters of their calls."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -12,15 +12,15 @@ class ModelState:
 
     name: str
     version: str
-    """Empty where the server lists a model without its versions."""
+    """The version; empty if the server lists a model without its versions."""
     state: str
-    """`READY`, `UNAVAILABLE`, `LOADING` and so on; empty for one that was never loaded."""
+    """The state: `READY`, `UNAVAILABLE`, `LOADING`, ...; empty for one that was never loaded."""
     reason: str
-    """Why it is not ready; empty if it is."""
+    """The reason why it is not ready; empty if it is."""
 
     @classmethod
     def from_message(cls, message: pb.RepositoryIndexResponse.ModelIndex) -> Self:
-        """Take over the message; MLServer's `State.READY` is `READY`."""
+        """Read a message; MLServer's `State.READY` becomes `READY`."""
         return cls(
             name=message.name,
             version=message.version,
@@ -31,7 +31,7 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelStatistics:
-    """What one version of a model has done since it was loaded, from ModelStatistics."""
+    """The counters of one version of a model since it was loaded, from ModelStatistics."""
 
     name: str
     version: str
@@ -44,17 +44,17 @@ class ModelStatistics:
     runs: int
     """Runs of the network: fewer than calls where calls ran together."""
     total_ns: int
-    """From arrival to answer, summed over the calls answered."""
+    """Time from arrival to answer, summed over the calls answered."""
     queue_ns: int
-    """The part of it spent waiting."""
+    """The part of total_ns spent waiting."""
     compute_ns: int
-    """The part of it spent in the network, its inputs and outputs included."""
+    """The part of total_ns spent in the network, its inputs and outputs included."""
     last_ms: int
-    """When the last call came, in milliseconds since 1970; 0 for never."""
+    """The time of the last call, in milliseconds since 1970; 0 if there was none."""
 
     @classmethod
     def from_message(cls, message: pb.ModelStatistics) -> Self:
-        """Take over the counters of a message."""
+        """Read the counters of a message."""
         stats = message.inference_stats
         return cls(
             name=message.name,

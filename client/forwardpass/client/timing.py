@@ -1,4 +1,4 @@
-"""Where the time of one call went."""
+"""The parts of the time of one call."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ class Timing:
     """The parts of one call, in microseconds; together they are the whole."""
 
     client_us: float
-    """To check and write the request and to read the reply."""
+    """Time to check and write the request and to read the reply."""
     network_us: float
-    """gRPC and sockets on both sides; the server's parts too where it does not tell them."""
+    """Time of gRPC and sockets on both sides, and the server's parts if it does not report them."""
     queue_us: float | None
-    """The server's decoding, waiting and encoding; None where it does not tell."""
+    """Time of the server's decoding, waiting and encoding; None if it does not report it."""
     compute_us: float | None
-    """The network itself, in the server; None where it does not tell."""
+    """Time of the network itself, in the server; None if it does not report it."""
 
     @classmethod
     def of(
         cls, *, client_ns: int, call_ns: int, trailers: Iterable[tuple[str, str | bytes]]
     ) -> Self:
-        """Split the time of a call by what its trailing metadata say.
+        """Split the time of a call by its trailing metadata.
 
-        Raises ValueError if the server's parts are no numbers.
+        Raises ValueError if the server's parts are not numbers.
         """
         client_us, call_us = client_ns / 1e3, call_ns / 1e3
-        told = next((text for key, text in trailers if key == TRAILER), None)
-        if not isinstance(told, str):
+        trailer = next((text for key, text in trailers if key == TRAILER), None)
+        if not isinstance(trailer, str):
             return cls(client_us=client_us, network_us=call_us, queue_us=None, compute_us=None)
-        parts = load_parts(told)
+        parts = load_parts(trailer)
         compute_us = parts.pop("compute", 0.0)
         queue_us = sum(parts.values())
         return cls(

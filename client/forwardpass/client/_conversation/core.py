@@ -1,4 +1,4 @@
-"""What a client does, whatever waits and wherever the bytes go: all clients share this.
+"""The work of a client, without waiting and without sockets: all clients share it.
 
 Its methods are conversations (`_steps`): they keep the models' metadata, check and write calls,
 read replies, try again, cut and join. Nothing here blocks, awaits or opens a socket.
@@ -16,17 +16,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
-from forwardpass.client._codec import Answer, ModelCodec, OtherVersionError, Request, parse
-from forwardpass.client._codecs import Codecs, Lock, of_replicas
-from forwardpass.client._inputs import Given, Inputs
-from forwardpass.client._pieces import Joined, cut, has_rows, pieces, rows_in
-from forwardpass.client._steps import INFER, Metadata, Send, Sleep, Steps, Window, remaining
-from forwardpass.client._texts import check_texts
-from forwardpass.client._tracing import trace_metadata
+from forwardpass.client._conversation.codecs import REPLICAS, Codecs, Lock, of_replicas
+from forwardpass.client._conversation.steps import (
+    INFER,
+    Metadata,
+    Send,
+    Sleep,
+    Steps,
+    Window,
+    remaining,
+)
+from forwardpass.client._conversation.texts import check_texts
+from forwardpass.client._conversation.tracing import trace_metadata
+from forwardpass.client._messages.codec import Answer, ModelCodec, OtherVersionError, Request, parse
+from forwardpass.client._messages.inputs import Given, Inputs
+from forwardpass.client._messages.missing import Missing, check_missing
+from forwardpass.client._messages.pieces import Joined, cut, has_rows, pieces, rows_in
 from forwardpass.client.errors import (
     ClientClosedError,
     ClientError,
     InvalidInputError,
+    ModelChangedError,
     ModelNotFoundError,
     ProtocolError,
 )
@@ -37,7 +47,7 @@ from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.spec import TensorError
 
 if TYPE_CHECKING:
-    from forwardpass.client._progress import Report
+    from forwardpass.client._conversation.progress import Report
     from forwardpass.client.served import ModelState, ModelStatistics
 
 METHODS = (
@@ -53,21 +63,25 @@ METHODS = (
 """The methods that a client calls."""
 
 PIECES_IN_FLIGHT = 4
-"""Enough for client, network and server to work at once; more only takes memory."""
+"""Maximum pieces in flight: enough for client, network and server to work at the same time."""
 
 LONGEST_S = 1e8
-"""Three years: gRPC takes much longer timeouts, infinity too, for ones that have passed."""
+"""Maximum timeout in seconds, three years: gRPC treats longer ones, and infinity, as expired."""
 
 M = TypeVar("M", bound=Message)
 
 
 class Wanted(NamedTuple):
-    """What a caller of `predict` wants besides the outputs for x."""
+    """The options of a call of `predict`."""
 
     outputs: Sequence[str] | None = None
     timing: bool = False
     rows_per_call: int | None = None
     progress: bool | Report = False
+    missing: Missing = "refuse"
+    content: str = ""
+    explain: str = ""
+    explain_steps: int | None = None
 
 
 class Core:
@@ -84,9 +98,9 @@ class Core:
         metadata: Metadata = (),
         forks: bool = False,
     ) -> None:
-        """Take the settings of a client, and the lock that its step Acquire takes.
+        """Prepare with the settings of a client, and the lock that its step Acquire takes.
 
-        metadata: sent with every call. forks: whether a forked process may go on with it.
+        metadata: sent with every call. forks: Whether a forked process may use it.
 
         Raises ValueError for a max_message_bytes below 0.
         """
@@ -113,46 +127,65 @@ class Core:
         timeout_s: float | EllipsisType | None,
         wanted: Wanted,
     ) -> Steps[Prediction]:
-        """Return the outputs for x, of the version by whose metadata they were asked for and read.
+        """Return the outputs for x, requested and read by the metadata of the version that answers.
 
-        Metadata are looked at again if x does not fit them, and if another version answers.
+        Metadata are fetched again if x does not fit them, if another version answers, and if the
+        model is another one by now under the same version.
         """
+        if wanted.missing != "refuse":
+            check_missing(wanted.missing)
         deadline = self._deadline(timeout_s)
         known = self._codecs.kept.get((model, version))
         codec = (yield from self._fetch(model, version, deadline)) if known is None else known
+        answer: Answer | None = None
+        changed = 0
         while True:
             try:
-                return (yield from self._infer(codec, x, wanted, deadline))
+                if answer is None:
+                    return (yield from self._infer(codec, x, wanted, deadline))
+                return (yield from self._settle(codec, answer, x, wanted, deadline))
             except OtherVersionError as error:
+                if answer is not None:
+                    raise
                 answer = error.answer
+            except ModelChangedError:
+                changed += 1
+                if changed == REPLICAS:
+                    raise
+                answer = None
+                if wanted.content:
+                    # What metadata there are by now is not asked for: only other servers may help.
+                    continue
+                # Not each time: where servers behind one target differ, and calls take turns
+                # between them, metadata and call would go to different ones again and again.
+                if changed % 2:
+                    codec = (yield from self._codecs.refetch(codec, deadline)) or codec
             except (InvalidInputError, ModelNotFoundError, ProtocolError):
-                # Another version may be served since its metadata were fetched: then what did
-                # not fit, here or there, may fit now.
-                if known is None:
+                # Another version may be served since the metadata were fetched: then inputs that
+                # client or server rejected may fit now.
+                if known is None or answer is not None:
                     raise
                 fresh = yield from self._codecs.refetch(known, deadline)
                 if fresh is None:
                     raise
                 codec, known = fresh, None
-                continue
-            return (yield from self._settle(codec, answer, x, wanted, deadline))
 
     def live(self) -> Steps[bool]:
-        """Return whether the server says that it runs."""
+        """Return whether the server reports that it runs."""
         reply = yield from self._ask(
             "ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse, self._deadline()
         )
         return reply.live
 
     def ready(self) -> Steps[bool]:
-        """Return whether the server says that it takes predictions."""
+        """Return whether the server reports that it is ready."""
         reply = yield from self._ask(
             "ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse, self._deadline()
         )
         return reply.ready
 
     def model_ready(self, model: str, version: str) -> Steps[bool]:
-        """Return whether the model takes predictions; False too for one that is not there."""
+        """Return whether the model is ready; False too for one that does not exist."""
         check_texts(self.target, model=model, version=version)
         request = pb.ModelReadyRequest(name=model, version=version)
         try:
@@ -165,12 +198,9 @@ class Core:
         return reply.ready
 
     def metadata(self, model: str, version: str) -> Steps[ModelSpec]:
-        """Return the model's inputs, outputs and properties, as last fetched."""
-        codec = self._codecs.kept.get((model, version))
-        if codec is None:
-            codec = yield from self._fetch(model, version, self._deadline())
-        self.check_usable()
-        return codec.spec
+        """Return the model's inputs, outputs and properties, as the server has them now."""
+        known = self._codecs.kept.get((model, version))
+        return (yield from self._fetch(model, version, self._deadline(), known)).spec
 
     def server_metadata(self) -> Steps[ServerSpec]:
         """Return the server's name, version and extensions."""
@@ -195,7 +225,7 @@ class Core:
         return tuple(map(ModelState.from_message, reply.models))
 
     def statistics(self, model: str, version: str) -> Steps[tuple[ModelStatistics, ...]]:
-        """Return what versions of models have answered."""
+        """Return the counters of versions of models."""
         from forwardpass.client.served import ModelStatistics
 
         check_texts(self.target, model=model, version=version)
@@ -207,19 +237,19 @@ class Core:
 
     @property
     def forked(self) -> bool:
-        """Whether this is a forked process, in which the client's connection is of no use."""
+        """Whether this is a forked process, in which the client's connection cannot be used."""
         return not self._forks and self._pid != os.getpid()
 
     def closed_error(self) -> ClientClosedError:
-        """Return what a call with a client that was closed raises."""
+        """Return the error of a call of a closed client."""
         return ClientClosedError("this client was closed", target=self.target)
 
     def check_usable(self, cause: BaseException | None = None) -> None:
-        """Raise ClientClosedError if there is no more calling with this client, here."""
+        """Raise ClientClosedError if this client cannot be used, or not in this process."""
         if self.closed:
             raise self.closed_error() from cause
         if self.forked:
-            # gRPC's threads did not come along: a call would wait for ever.
+            # gRPC's threads do not exist after a fork: a call would wait forever.
             raise ClientClosedError(
                 f"this client belongs to process {self._pid}, from which this one was forked; "
                 "make a client in each process",
@@ -230,11 +260,18 @@ class Core:
         self, codec: ModelCodec, x: Inputs, wanted: Wanted, deadline: float | None
     ) -> Steps[Prediction]:
         start = time.perf_counter_ns()
-        given = codec.read(x)
-        size = self._rows_per_call(codec, given, wanted.rows_per_call)
+        given = codec.read(x, wanted.missing)
+        size = self._rows_per_call(codec, given, wanted)
         if size is not None and size < rows_in(given):
             return (yield from self._infer_pieces(codec, given, size, wanted, deadline))
-        request = codec.write(given, wanted.outputs, timing=wanted.timing)
+        request = codec.write(
+            given,
+            wanted.outputs,
+            timing=wanted.timing,
+            content=wanted.content,
+            explain=wanted.explain,
+            explain_steps=wanted.explain_steps,
+        )
         if not wanted.timing:
             reply = yield from self._exchange(INFER, request.data, deadline, codec.model)
             return codec.decode(reply, request)
@@ -264,7 +301,7 @@ class Core:
         """Return the outputs for x of a version that answered a request of another's codec.
 
         It may take the same features in another order, and name its outputs' columns otherwise:
-        the answer is kept if this version would have been asked by the same bytes.
+        the answer is used if the request to this version would have the same bytes.
         """
         fresh = yield from self._codecs.answering(codec, answer.version, deadline)
         if self._uncut(fresh.asked_as(codec.version, answer.version), x, wanted) == answer.request:
@@ -272,12 +309,18 @@ class Core:
         return (yield from of_replicas(lambda: self._infer(fresh, x, wanted, deadline)))
 
     def _uncut(self, codec: ModelCodec, x: Inputs, wanted: Wanted) -> Request | None:
-        """Return the request for x; None if it is cut, or timed, which an answer kept is not."""
-        given = codec.read(x)
-        size = self._rows_per_call(codec, given, wanted.rows_per_call)
+        """Return the request for x; None if it is cut or timed: the answer cannot be used then."""
+        given = codec.read(x, wanted.missing)
+        size = self._rows_per_call(codec, given, wanted)
         if wanted.timing or (size is not None and size < rows_in(given)):
             return None
-        return codec.write(given, wanted.outputs)
+        return codec.write(
+            given,
+            wanted.outputs,
+            content=wanted.content,
+            explain=wanted.explain,
+            explain_steps=wanted.explain_steps,
+        )
 
     def _infer_pieces(
         self,
@@ -287,19 +330,27 @@ class Core:
         wanted: Wanted,
         deadline: float | None,
     ) -> Steps[Prediction]:
-        from forwardpass.client._progress import reporting
+        from forwardpass.client._conversation.progress import reporting
 
         rows = rows_in(given)
 
         def piece(start: int, stop: int, version: str) -> Steps[Prediction]:
-            request = codec.write(cut(given, start, stop), wanted.outputs, version=version)
+            request = codec.write(
+                cut(given, start, stop),
+                wanted.outputs,
+                version=version,
+                content=wanted.content or codec.content,
+                explain=wanted.explain,
+                explain_steps=wanted.explain_steps,
+            )
             reply = yield from self._exchange(INFER, request.data, deadline, codec.model)
             return codec.decode(reply, request)
 
         with reporting(wanted.progress, codec.model) as report:
             joined = Joined(rows, size, report)
             try:
-                # Whatever is served by then, the other pieces go to the version of the first.
+                # Even if another is served by then, all pieces go to the version of the first;
+                # and if that is published again meanwhile, the call begins anew.
                 first = yield from piece(0, size, "")
                 joined.add(first)
                 others = (
@@ -311,10 +362,14 @@ class Core:
                 raise ProtocolError(str(error), target=self.target, model=codec.model) from error
         return joined.prediction()
 
-    def _rows_per_call(self, codec: ModelCodec, given: Given, asked: int | None) -> int | None:
-        """Return the rows that a call may have; None for any."""
+    def _rows_per_call(self, codec: ModelCodec, given: Given, wanted: Wanted) -> int | None:
+        """Return the maximum rows of a call; None for any number."""
+        asked = wanted.rows_per_call
         if asked is None:
             limit, size = self._max_message_bytes, codec.row_bytes
+            if size is not None and wanted.explain:
+                # Its answer has a number for each feature, and the error, as well.
+                size += size + 4
             if limit is None or size is None or size * rows_in(given) <= limit:
                 return None
             return max(1, limit // size) if has_rows(codec.spec, given) else None
@@ -327,11 +382,17 @@ class Core:
             )
         return asked
 
-    def _fetch(self, model: str, version: str, deadline: float | None) -> Steps[ModelCodec]:
+    def _fetch(
+        self,
+        model: str,
+        version: str,
+        deadline: float | None,
+        stale: ModelCodec | None = None,
+    ) -> Steps[ModelCodec]:
         check_texts(self.target, model=model, version=version)
-        # Before the lock, which another thread may hold for ever in the process it left.
+        # Before the lock, which may be locked forever in a forked process.
         self.check_usable()
-        return self._codecs.fetch(model, version, deadline)
+        return self._codecs.fetch(model, version, deadline, stale)
 
     def _spec(self, model: str, version: str, deadline: float | None) -> Steps[ModelSpec]:
         request = pb.ModelMetadataRequest(name=model, version=version)
@@ -360,7 +421,7 @@ class Core:
         *,
         trailers: bool = False,
     ) -> Steps[Any]:
-        """Call until there is a reply or the policy says that it is enough."""
+        """Call until there is a reply or the retry policy ends it."""
         attempt = 1
         while True:
             self.check_usable()

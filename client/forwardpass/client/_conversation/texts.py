@@ -1,4 +1,4 @@
-"""Names that a caller gives, before they go into a message."""
+"""The check of names that a caller passes, before they are written into a message."""
 
 from forwardpass.client.errors import InvalidInputError
 

@@ -10,9 +10,8 @@ from threading import Lock
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from forwardpass.client._core import Core, Wanted
-from forwardpass.client._inputs import Inputs
-from forwardpass.client._steps import (
+from forwardpass.client._conversation.core import Core, Wanted
+from forwardpass.client._conversation.steps import (
     INFER,
     Acquire,
     Send,
@@ -21,12 +20,14 @@ from forwardpass.client._steps import (
     Steps,
     Window,
 )
+from forwardpass.client._messages.inputs import Inputs
+from forwardpass.client._messages.missing import Missing
 from forwardpass.client.errors import ClientError
 from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
 
 if TYPE_CHECKING:
-    from forwardpass.client._progress import Report
+    from forwardpass.client._conversation.progress import Report
     from forwardpass.client.served import ModelState, ModelStatistics
 
 R = TypeVar("R")
@@ -35,7 +36,7 @@ STREAM_IN_FLIGHT = 8
 
 
 class InFlight(Protocol):
-    """A call that was sent and is not waited for yet."""
+    """A call that was sent, and whose reply nothing waits for yet."""
 
     def done(self) -> bool:
         """Return whether `result` would not wait."""
@@ -44,18 +45,18 @@ class InFlight(Protocol):
         """Wait for the reply; raises ClientError if there is none."""
 
     def cancel(self) -> object:
-        """Give it up."""
+        """Cancel the call."""
 
 
 class BlockingCalls(ABC):
-    """What all clients that block can do, over what each does in its own way."""
+    """The methods of all clients that block, over the few that each implements itself."""
 
     _core: Core
     _fetching: Lock
 
     @abstractmethod
     def _send(self, send: Send) -> Any:
-        """Call and return the reply, with its trailing metadata if they are wanted.
+        """Call and return the reply, with its trailing metadata if they are requested.
 
         Raises ClientError.
         """
@@ -66,7 +67,7 @@ class BlockingCalls(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the connection; calls in flight end with CallCancelledError."""
+        """Close the connection; calls in flight end with CallCancelledError."""
 
     def predict(
         self,
@@ -79,30 +80,48 @@ class BlockingCalls(ABC):
         timing: bool = False,
         rows_per_call: int | None = None,
         progress: bool | Report = False,
+        missing: Missing = "refuse",
+        content: str = "",
+        explain: str = "",
+        explain_steps: int | None = None,
     ) -> Prediction:
         """Return the model's outputs for x, by name.
 
         x: an array (or nested lists, whatever NumPy takes) of shape (rows, ...) for a model with
-            one input; where its features have names, a dict of them or a DataFrame of pandas or
-            polars with such columns, in any order; or a dict of all that by input name. Cast to
-            the model's dtypes where nothing but precision is lost. A single row may come without
-            its row axis, as (n,) for [-1, n], or as a number for each feature; the outputs then
-            come without theirs.
+            one input; if its features have names, anything with these names, in any order: a dict
+            of columns, a DataFrame of pandas or polars, an Arrow table, a structured array, a list
+            of dicts or other records; or a dict of such values by input name. A model with an
+            input for each column takes the same. Values are cast to the model's dtypes if only
+            precision is lost. A single row may be passed without its row axis, as (n,) for
+            [-1, n], or as a number for each feature (a dict, a Series, a record); the outputs then
+            have no row axis either.
         version: empty for the server's choice, commonly the latest.
         outputs: names to compute, in that order; None for all, in the model's order.
-        timeout_s: deadline of the whole, metadata and repeated calls included; `...` is the
-            client's own.
-        timing: measure where the time goes, and ask the server for its part; for a look
-            rather than for every call, as it costs both sides some. Not of calls that are cut.
-        rows_per_call: cut more rows than that into calls, some in flight at once, and join their
-            answers: for a model whose rows do not depend on one another. None cuts what is above
-            the client's max_message_bytes, and only where the server has proven that they do not.
-        progress: of a call that is cut, after each piece: called with the rows that are done and
-            the rows in all, or True for a bar, where stderr is a terminal and rich is installed.
+        timeout_s: deadline of the whole, metadata and repeated calls included, in seconds; `...`
+            is the client's own.
+        timing: Whether to measure the parts of the time, the server's included; not meant for
+            every call, since it costs both sides time, and not done for calls that are cut.
+        rows_per_call: maximum rows of a call; more are cut into several calls, some in flight at
+            once, and their answers joined: for a model whose rows do not depend on one another.
+            None cuts what is above the client's max_message_bytes, if the server has proven that.
+        progress: called after each piece of a call that is cut, with the rows that are done and
+            the rows in all; or True for a bar, if stderr is a terminal and rich is installed.
+        missing: how missing values are treated (NA, NaN and None of pandas, nulls of polars and
+            Arrow, masked ones of NumPy, None in lists): `refuse`, or `nan` to send NaN. A NaN of
+            a NumPy array or a list is a value, and sent.
+        content: answer by this file alone, whatever takes its place under the same version: its
+            `forwardpass.content`, from the properties of `metadata`. Empty for any.
+        explain: `OUTPUT`, or `OUTPUT:COLUMN` with an index or a label, to be explained: the outputs
+            `explain.OUTPUT`, how much each feature contributes to it compared with the model's
+            baseline, and `explain.OUTPUT.error` come as well; see `Prediction.attributions`.
+        explain_steps: 16, 32, 64, 128 or 256 gradients for each row; None for 64.
 
-        Raises InvalidInputError, before anything is sent, if x does not fit the model.
+        Raises InvalidInputError, before anything is sent, if x does not fit the model, and
+        ModelChangedError if another file answers than `content`.
         """
-        wanted = Wanted(outputs, timing, rows_per_call, progress)
+        wanted = Wanted(
+            outputs, timing, rows_per_call, progress, missing, content, explain, explain_steps
+        )
         return self._run(self._core.predict(model, x, version, timeout_s, wanted))
 
     def predict_stream(
@@ -114,41 +133,48 @@ class BlockingCalls(ABC):
         outputs: Sequence[str] | None = None,
         timeout_s: float | EllipsisType | None = ...,
         in_flight: int = STREAM_IN_FLIGHT,
+        missing: Missing = "refuse",
+        content: str = "",
+        explain: str = "",
+        explain_steps: int | None = None,
     ) -> Generator[Prediction, None, None]:
         """Yield the prediction for each x, in order, with up to in_flight calls at once.
 
         No more than in_flight of the xs are read ahead of what has been yielded. Ends, and
-        cancels what is in flight, when it is closed or no longer referred to. Otherwise as
-        `predict`, with timeout_s for each call; what one raises ends the stream, after the
-        answers before it, and so does what the xs raise.
+        cancels the calls in flight, when it is closed or no longer referred to. Otherwise as
+        `predict`, with timeout_s for each call; an error of a call, or of the xs, ends the
+        stream, after the answers before it.
 
-        A call that failed is made again in this thread, when its turn to be yielded comes: give
-        a loop that takes long over each answer a timeout_s that outlasts in_flight of them.
+        A call that failed is made again in this thread, when its turn to be yielded comes: if a
+        loop takes long for each answer, timeout_s has to be longer than in_flight of these.
         """
         if in_flight < 1:
             raise ValueError(f"in_flight: expected at least 1, got {in_flight}")
-        wanted = Wanted(outputs)
+        wanted = Wanted(
+            outputs,
+            missing=missing,
+            content=content,
+            explain=explain,
+            explain_steps=explain_steps,
+        )
         return self._window(
             (self._core.predict(model, x, version, timeout_s, wanted) for x in xs), in_flight
         )
 
     def live(self) -> bool:
-        """Return whether the server says that it runs; raises if it cannot be asked."""
+        """Return whether the server reports that it runs; raises if it is unreachable."""
         return self._run(self._core.live())
 
     def ready(self) -> bool:
-        """Return whether the server says that it takes predictions; raises if unreachable."""
+        """Return whether the server reports that it is ready; raises if it is unreachable."""
         return self._run(self._core.ready())
 
     def model_ready(self, model: str, version: str = "") -> bool:
-        """Return whether the model takes predictions; False too for one that is not there."""
+        """Return whether the model is ready; False too for one that does not exist."""
         return self._run(self._core.model_ready(model, version))
 
     def metadata(self, model: str, version: str = "") -> ModelSpec:
-        """Return the model's inputs, outputs and properties.
-
-        They are kept until a call does not fit them, or another version answers it.
-        """
+        """Return the model's inputs, outputs and properties, as the server has them now."""
         return self._run(self._core.metadata(model, version))
 
     def server_metadata(self) -> ServerSpec:
@@ -163,7 +189,7 @@ class BlockingCalls(ABC):
         return self._run(self._core.index())
 
     def statistics(self, model: str = "", version: str = "") -> tuple[ModelStatistics, ...]:
-        """Return what each version has answered, of one model or, if empty, of all that are ready.
+        """Return the counters of each version, of one model or, if empty, of all that are ready.
 
         Raises UnimplementedError from a server that has no ModelStatistics.
         """
@@ -193,7 +219,7 @@ class BlockingCalls(ABC):
             result: R = end.value
             return result
         finally:
-            # Whatever went wrong, the conversation lets go of what it holds.
+            # Whatever went wrong, the conversation releases what it holds.
             steps.close()
 
     def _next(self, steps: Steps[R], step: Step) -> Step:
@@ -225,7 +251,7 @@ class BlockingCalls(ABC):
                 try:
                     steps = next(rest, None)
                 except Exception:
-                    # The caller's own, of what is asked next: what was asked before is answered.
+                    # An error of the caller's, in making the next x: those before are answered.
                     yield from _finish(begun, 0)
                     raise
                 if steps is None:
@@ -262,7 +288,7 @@ class _Begun:
         return self._in_flight is None or self._in_flight.done()
 
     def finish(self) -> Prediction:
-        """Return the prediction, or raise what there is instead."""
+        """Return the prediction, or raise the error."""
         if self._error is not None:
             raise self._error
         if self._in_flight is not None:
@@ -292,7 +318,7 @@ class _Begun:
 
 
 def _finish(begun: deque[_Begun], waiting: int) -> Generator[Prediction, None, None]:
-    """Yield the first predictions: those that are there, and more until only so many wait."""
+    """Yield the first predictions: those that are done, and more until only `waiting` are left."""
     while len(begun) > waiting or (begun and begun[0].done()):
         yield begun[0].finish()
         begun.popleft()

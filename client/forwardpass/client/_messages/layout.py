@@ -1,8 +1,8 @@
 """Replies of a form seen before, read without protobuf.
 
-A model's replies to calls of one shape differ in their data alone, and protobuf takes most
-of the time that reading one takes. So the form of a reply is kept: where the data of each
-output lie in it, and what stands between them. A reply that has exactly that between is
+A model's replies to calls of one shape differ only in their data, and protobuf takes most of
+the time of reading one. So the form of a reply is kept: the positions of the data of each
+output in it, and the bytes between them. A reply that has exactly the same bytes between is
 exactly that reply with other data.
 """
 
@@ -13,16 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.proto.inference_pb2 import ModelInferResponse
+from forwardpass.proto.varint import write_varint
 
 
 def bytes_field(number: int, length: int) -> bytes:
-    """Write what stands before a bytes field in a message: number, wire type 2, length."""
-    written = bytearray([number << 3 | 2])
-    while length > 0x7F:
-        written.append(length & 0x7F | 0x80)
-        length >>= 7
-    written.append(length)
-    return bytes(written)
+    """Write the start of a bytes field in a message: number, wire type 2, length."""
+    return bytes([number << 3 | 2]) + write_varint(length)
 
 
 class Layout(NamedTuple):
@@ -31,11 +27,11 @@ class Layout(NamedTuple):
     model: str
     version: str
     outputs: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int, int], ...]
-    """Of each output the name, dtype, shape, and where its data start and stop."""
+    """Name, dtype, shape, start and stop of the data of each output."""
     between: tuple[tuple[int, bytes], ...]
-    """Where something else starts, and what."""
+    """Start and content of the bytes between the data."""
     size: int
-    """Bytes of the whole."""
+    """Bytes of the whole reply."""
 
     @classmethod
     def of(
@@ -43,8 +39,8 @@ class Layout(NamedTuple):
     ) -> Self | None:
         """Return the form of a reply, given its message, which is used up, and its arrays.
 
-        None if it has none that comes again: typed or BYTES contents, an id, or an encoder
-        with a style of its own.
+        None if other replies will not have the same form: typed or BYTES contents, an id, or an
+        unusual encoding.
         """
         if message.id or not message.raw_output_contents:
             return None
@@ -75,7 +71,7 @@ class Layout(NamedTuple):
 
     def read(self, reply: bytes) -> dict[str, NDArray[Any]]:
         """Return the outputs of a reply that fits, read-only."""
-        # Data are copied out: in place they would not be aligned.
+        # Data are copied: in place they would not be aligned.
         return {
             name: np.frombuffer(reply[start:stop], dtype).reshape(shape)
             for name, dtype, shape, start, stop in self.outputs

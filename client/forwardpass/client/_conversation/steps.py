@@ -1,4 +1,4 @@
-"""What a client does, apart from how it waits: conversations that say what they wait for next.
+"""Conversations: the work of a client, apart from waiting; they yield what they wait for next.
 
 A conversation is a generator. It yields a step, is resumed with the step's result or with the
 `ClientError` that it ended in, and returns what the caller asked for. Clients perform the steps:
@@ -20,31 +20,31 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class Send(NamedTuple):
-    """Call a method; the result is the reply, with its trailing metadata if they are wanted."""
+    """Call a method; the result is the reply, with its trailing metadata if they are requested."""
 
     method: str
     data: bytes
     timeout_s: float | None
     model: str
-    """For the text of errors; empty for calls that concern none."""
+    """The model's name, for errors; empty for calls that concern no model."""
     metadata: Metadata | None
     trailers: bool = False
 
 
 class Sleep(NamedTuple):
-    """Wait so long; there is no result."""
+    """Wait for some seconds; there is no result."""
 
     seconds: float
 
 
 class Acquire(NamedTuple):
-    """Take the client's lock on fetching metadata; the result is whether that came in time."""
+    """Take the client's lock on fetching metadata; the result is whether that was in time."""
 
     timeout_s: float | None
 
 
 class Window(NamedTuple):
-    """Hold conversations, so many at once, and hand over what each returns, in order."""
+    """Run conversations, several at once, and pass on what each returns, in order."""
 
     conversations: "Iterator[Steps[Prediction]]"
     in_flight: int
@@ -56,5 +56,5 @@ Steps = Generator[Step, Any, R]
 
 
 def remaining(deadline: float | None) -> float | None:
-    """Return the seconds left until a time of the monotonic clock; None for ever."""
+    """Return the seconds left until a time of the monotonic clock; None for no limit."""
     return None if deadline is None else max(0.0, deadline - time.monotonic())

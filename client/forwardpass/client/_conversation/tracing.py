@@ -1,12 +1,12 @@
-"""The context of OpenTelemetry, passed on to the server where a program uses it."""
+"""The context of OpenTelemetry, passed on to the server if a program uses it."""
 
 import sys
 
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:
-    """Return what the propagators of this program send along: `traceparent`, as a rule.
+    """Return the metadata of this program's propagators, usually `traceparent`.
 
-    Nothing where OpenTelemetry was not imported: then there is no context to pass on.
+    Empty if OpenTelemetry was not imported: then there is no context to pass on.
     """
     if "opentelemetry.trace" not in sys.modules:
         return ()

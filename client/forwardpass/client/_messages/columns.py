@@ -1,4 +1,4 @@
-"""What a model's file says of the columns of its tensors, as far as it fits them."""
+"""The names of the columns in a model's file, if they fit its tensors."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,6 +11,7 @@ from forwardpass.proto.metadata import (
     MetadataError,
     load_columns,
 )
+from forwardpass.proto.spec import TensorSpec
 
 
 def feature_names(spec: ModelSpec) -> Mapping[str, tuple[str, ...]]:
@@ -25,13 +26,30 @@ def feature_names(spec: ModelSpec) -> Mapping[str, tuple[str, ...]]:
     }
 
 
+def input_columns(spec: ModelSpec) -> Mapping[str, ColumnNames]:
+    """Return categories, or values in place of missing ones, by input that has them."""
+    columns = _load(spec, INPUTS)
+    return {
+        tensor.name: columns[tensor.name]
+        for tensor in spec.inputs
+        if tensor.name in columns and _has_rules(tensor, columns[tensor.name])
+    }
+
+
+def _has_rules(tensor: TensorSpec, columns: ColumnNames) -> bool:
+    if columns.categories:
+        datatype = "BYTES" if isinstance(columns.categories[0], str) else "INT64"
+        return tensor.shape == (-1, 1) and tensor.datatype == datatype
+    return bool(columns.fill) and tensor.shape[1:] == (len(columns.fill),)
+
+
 def output_columns(spec: ModelSpec) -> Mapping[str, ColumnNames]:
     """Return labels, units and thresholds by output."""
     return _load(spec, OUTPUTS)
 
 
 def _load(spec: ModelSpec, key: str) -> dict[str, ColumnNames]:
-    # Another server may have a use of its own for the key: that must not cost a prediction.
+    # Another server may use the key for something else: that must not fail a prediction.
     with suppress(MetadataError):
         return load_columns(key, spec.properties.get(key, "{}"))
     return {}

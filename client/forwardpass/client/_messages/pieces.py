@@ -1,13 +1,14 @@
-"""Rows that are more than one call should carry: cut into pieces, and their answers joined."""
+"""More rows than one call should carry: cut into pieces, and their answers joined."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.client._inputs import Given
+from forwardpass.client._messages.inputs import Given
 from forwardpass.client.model import ModelSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.proto.datatypes import DATATYPES
@@ -15,12 +16,12 @@ from forwardpass.proto.spec import TensorError, TensorSpec, format_shape
 
 
 def rows_in(given: Given) -> int:
-    """Return how many rows were given."""
+    """Return the number of rows given."""
     return given.arrays[0].shape[0] if given.arrays[0].ndim else 1
 
 
 def has_rows(spec: ModelSpec, given: Given) -> bool:
-    """Return whether all that goes into the model and comes out has a row axis of any length."""
+    """Return whether all inputs and outputs of the model have a row axis of any length."""
     lengths = {array.shape[:1] for array in given.arrays}
     return (
         not given.single_row
@@ -34,8 +35,8 @@ def has_rows(spec: ModelSpec, given: Given) -> bool:
 def row_bytes(spec: ModelSpec) -> int | None:
     """Return the bytes of a row in the larger one of request and reply.
 
-    None where it is not known, and where cutting could change an answer: where the server did
-    not prove that rows do not depend on one another.
+    None if it is not known, and if cutting could change an answer, since the server did not
+    prove that rows do not depend on one another.
     """
     from forwardpass.proto.metadata import BATCH_INVARIANT
 
@@ -54,7 +55,7 @@ class Joined:
     """The answers of all rows, filled piece by piece so that they are in memory once."""
 
     def __init__(self, rows: int, size: int, report: Callable[[int, int], None]) -> None:
-        """Expect so many rows, size of them a piece; report(done, rows) is called after each."""
+        """Expect rows in pieces of `size`; report(done, rows) is called after each piece."""
         self._rows = rows
         self._size = size
         self._report = report
@@ -94,17 +95,17 @@ class Joined:
             raise RuntimeError(f"expected {self._rows} rows, got {self._done}")
         for array in self._outputs.values():
             array.flags.writeable = False
-        return Prediction(self._outputs, first.model, first.version, columns=first.columns)
+        return replace(first, _outputs=self._outputs, id="")
 
 
 def pieces(rows: int, start: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield where each piece begins and ends."""
+    """Yield the start and the end of each piece."""
     for begin in range(start, rows, size):
         yield begin, min(rows, begin + size)
 
 
 def _row_bytes(tensors: tuple[TensorSpec, ...]) -> int | None:
-    """Return the bytes of a row; None where rows differ or the length of an axis is not known."""
+    """Return the bytes of a row; None if rows differ or the length of an axis is not known."""
     size = 0
     for tensor in tensors:
         if tensor.datatype not in DATATYPES or tensor.datatype == "BYTES" or -1 in tensor.shape[1:]:

@@ -1,4 +1,4 @@
-"""What a server answers -> the outputs that the caller wants."""
+"""A server's reply -> the requested outputs."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,12 +17,12 @@ def read_outputs(message: ModelInferResponse) -> dict[str, NDArray[Any]]:
     Raises TensorError, or another ValueError of NumPy's for a shape that it cannot make, if
     the reply contradicts itself.
     """
-    # A slice copies a repeated field at once, where iteration makes an object an element.
+    # A slice copies a repeated field at once, while iteration makes an object for each element.
     raw = message.raw_output_contents[:]
     if raw and len(raw) != len(message.outputs):
         raise TensorError(
             "raw_output_contents",
-            expected=f"{len(message.outputs)} entries, one an output",
+            expected=f"{len(message.outputs)} entries, one for each output",
             got=str(len(raw)),
             fix="this is a fault of the server",
         )
@@ -67,7 +67,7 @@ def select(arrays: Mapping[str, NDArray[Any]], names: Iterable[str]) -> dict[str
 def drop_row_axes(
     outputs: Mapping[str, NDArray[Any]], specs: Mapping[str, TensorSpec]
 ) -> dict[str, NDArray[Any]]:
-    """Return the outputs for one row without the row axis, where the model gives them by row.
+    """Return the outputs for one row without the row axis, if the model returns them by row.
 
     Raises TensorError if there is not one row.
     """

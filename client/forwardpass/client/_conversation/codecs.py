@@ -1,21 +1,26 @@
-"""The metadata that a client has fetched: a codec for each model and version that is asked for."""
+"""The metadata that a client has fetched: a codec for each model and version requested."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import grpc
 
-from forwardpass.client._codec import ModelCodec
-from forwardpass.client._steps import Acquire, Steps, remaining
-from forwardpass.client.errors import ClientError, DeadlineExceededError, ModelNotFoundError
+from forwardpass.client._conversation.steps import Acquire, Steps, remaining
+from forwardpass.client._messages.codec import ModelCodec
+from forwardpass.client.errors import (
+    ClientError,
+    DeadlineExceededError,
+    ModelChangedError,
+    ModelNotFoundError,
+)
 from forwardpass.client.model import ModelSpec
 
 REPLICAS = 8
-"""How often a version that has just answered is asked for: of the servers behind one target only
-some may have it, while it is rolled out, and calls take turns between them."""
+"""Maximum number of calls for the metadata of a version that has just answered: while it is rolled
+out, only some of the servers behind one target have it, and calls take turns between them."""
 
 _KEPT = 4096
-"""Versions, of all models: more than a client calls before some are long gone."""
+"""Maximum number of versions of all models: more than a client calls before old ones are gone."""
 
 R = TypeVar("R")
 
@@ -24,30 +29,33 @@ class Lock(Protocol):
     """A lock that was acquired, of threads or of tasks."""
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Release the lock for the next thread or task."""
 
 
 class Codecs:
-    """What one client knows of the models that it calls; fetched when it is first needed."""
+    """The metadata of the models that one client calls; fetched when they are first needed."""
 
     def __init__(
         self, target: str, lock: Lock, ask: Callable[[str, str, float | None], Steps[ModelSpec]]
     ) -> None:
-        """Take what asks the server: for a model, a version and a deadline.
+        """Prepare; ask fetches the metadata of a model and version, before a deadline.
 
         lock: the one that the step Acquire takes.
         """
         self.kept: dict[tuple[str, str], ModelCodec] = {}
-        """By model and version as asked for; read without a lock, which costs calls nothing."""
+        """Codecs by model and version as requested; read without a lock, so that no call waits."""
         self._target = target
         self._ask = ask
         self._fetching = lock
-        """Held while metadata are fetched, so that callers that meet a model fetch them once."""
+        """Held while metadata are fetched, so that callers of a new model fetch them once."""
 
     def fetch(
         self, model: str, version: str, deadline: float | None, stale: ModelCodec | None = None
     ) -> Steps[ModelCodec]:
-        """Return the model's codec, made from metadata newer than those of the stale one."""
+        """Return the model's codec, made from metadata newer than those of the stale one.
+
+        It is that one if they say the same.
+        """
         if not (yield Acquire(remaining(deadline))):
             raise DeadlineExceededError(
                 "no metadata yet; pass a longer timeout_s",
@@ -59,22 +67,24 @@ class Codecs:
             codec = self.kept.get((model, version))
             if codec is None or codec is stale:
                 spec = yield from self._ask(model, version, deadline)
-                codec = ModelCodec(spec, model, version, self._target, _told_of(spec, version))
+                if stale is not None and codec is stale and spec == stale.spec:
+                    return stale
+                codec = ModelCodec(spec, model, version, self._target, _version_of(spec, version))
                 self._keep(codec)
             return codec
         finally:
             self._fetching.release()
 
     def refetch(self, known: ModelCodec, deadline: float | None) -> Steps[ModelCodec | None]:
-        """Return a codec with new metadata; None if they are what was known."""
+        """Return a codec with new metadata; None if they have not changed."""
         try:
             fresh = yield from self.fetch(known.model, known.version, deadline, stale=known)
         except ClientError:
-            # What went wrong before tells the caller more.
+            # The error before it says more to the caller.
             return None
         if fresh.spec == known.spec:
             return None
-        # A version may have been published again with other content: each of them is in doubt.
+        # A version may have been published again with other content: that may hold for each.
         for model, version in list(self.kept):
             if model == known.model and version != known.version:
                 self.kept.pop((model, version), None)
@@ -83,20 +93,20 @@ class Codecs:
     def answering(
         self, codec: ModelCodec, version: str, deadline: float | None
     ) -> Steps[ModelCodec]:
-        """Return a codec that asks for the version that answered another one, and reads it.
+        """Return a codec for the version that answered a request of another codec.
 
-        From now on callers that ask as with that other one ask by these metadata.
+        From now on, callers that request what that one requested use the metadata of this version.
         """
         try:
             exactly = yield from of_replicas(lambda: self.fetch(codec.model, version, deadline))
         except ClientError as error:
             if codec.names_columns:
                 error.add_note(
-                    f"version {version!r} answered, and what its columns are is in its metadata"
+                    f"version {version!r} answered, and only its metadata name its columns"
                 )
                 raise
-            # Nothing that could mean something else by now, and servers of other kinds need not
-            # tell of a version by the name with which they answer.
+            # No name of a column could have another meaning by now, and other kinds of servers
+            # may not have metadata under the version with which they answer.
             same = codec.asked_as(codec.version, version)
             self._keep(same)
             return same
@@ -110,18 +120,18 @@ class Codecs:
 
 
 def of_replicas(ask: Callable[[], Steps[R]]) -> Steps[R]:
-    """Ask for a version that has just answered, again where it is not found."""
+    """Ask for a version that has just answered, again where it is not found, or is another one."""
     for _ in range(REPLICAS - 1):
         try:
             return (yield from ask())
-        except ModelNotFoundError:
+        except (ModelNotFoundError, ModelChangedError):
             pass
     return (yield from ask())
 
 
-def _told_of(spec: ModelSpec, asked: str) -> str:
-    """Return the version whose metadata they are; empty if they do not say."""
+def _version_of(spec: ModelSpec, asked: str) -> str:
+    """Return the version of the metadata; empty if they do not state it."""
     if len(spec.versions) == 1:
         return spec.versions[0]
-    # Any other word, a label, may be that of another version tomorrow.
+    # Any other text is a label, which may be that of another version tomorrow.
     return asked if asked in spec.versions else ""

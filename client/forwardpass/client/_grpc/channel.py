@@ -1,4 +1,4 @@
-"""Where a client connects and how: target, secrets and the options of a gRPC channel."""
+"""The connection of a client: target, secrets and the options of a gRPC channel."""
 
 from __future__ import annotations
 
@@ -7,36 +7,38 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
+from forwardpass.proto.target import check_target
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from os import PathLike
 
 Options = Sequence[tuple[str, Any]]
 Token = str | Callable[[], str]
-"""A bearer token, or what returns the one that is valid now."""
+"""A bearer token, or a function that returns the one that is valid now."""
 
 PING_TIMEOUT_MS = 10_000
-"""A connection on which no ping is answered for so long is dead."""
+"""Milliseconds without an answer to a ping after which a connection is dead."""
 
 
 class Address(NamedTuple):
-    """All that it takes to open a channel, of threads or of asyncio."""
+    """All that is needed to open a channel, of threads or of asyncio."""
 
     target: str
     credentials: grpc.ChannelCredentials | None
-    """None for plain text."""
+    """The secrets of a connection with TLS; None for plain text."""
     options: Options
     compression: grpc.Compression
     metadata: tuple[tuple[str, str], ...]
-    """What no credentials carry, and so has to go with every call."""
+    """Metadata to send with every call, where no credentials carry them."""
 
 
 def address(
     target: str,
     *,
     tls: bool,
-    ca_file: str | Path | None,
-    cert_file: str | Path | None,
-    key_file: str | Path | None,
+    ca_file: str | PathLike[str] | None,
+    cert_file: str | PathLike[str] | None,
+    key_file: str | PathLike[str] | None,
     token: Token | None,
     plaintext_token: bool,
     gzip: bool,
@@ -49,7 +51,7 @@ def address(
     Raises ValueError for arguments that contradict each other, OSError for a file that cannot
     be read.
     """
-    _check_target(target)
+    check_target(target)
     secrets = _credentials(tls=tls, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
     metadata: tuple[tuple[str, str], ...] = ()
     if token is not None and secrets is not None:
@@ -62,10 +64,10 @@ def address(
         metadata = (("authorization", _plaintext_bearer(target, token, plaintext_token)),)
     # Of two options of one name gRPC takes either, so there must be one.
     ours = {
-        # The server sets the limits: a second one here only adds a puzzle.
+        # The server sets the limits: a second one here would only be confusing.
         "grpc.max_send_message_length": -1,
         "grpc.max_receive_message_length": -1,
-        # A server that restarts is back within a second, and gRPC waits that long to look.
+        # A server restarts within a second, for which gRPC by default waits to reconnect.
         "grpc.initial_reconnect_backoff_ms": 100,
         "grpc.max_reconnect_backoff_ms": 5_000,
         "grpc.service_config": _service_config(target, health_checks=health_checks),
@@ -76,23 +78,9 @@ def address(
     return Address(target, secrets, tuple((ours | dict(options)).items()), compression, metadata)
 
 
-def _check_target(target: str) -> None:
-    """Raise ValueError for a target that gRPC would take for something else."""
-    if target.startswith(("http://", "https://")):
-        scheme, _, rest = target.partition("://")
-        fix = ", with tls=True" if scheme == "https" else ""
-        raise ValueError(f"target: expected HOST:PORT, got {target!r}; write {rest!r}{fix}")
-    if ":" not in target:
-        # gRPC would choose port 443.
-        raise ValueError(
-            f"target: expected HOST:PORT, got {target!r}; add the port, as in "
-            f"'{target or 'localhost'}:8001'"
-        )
-
-
 def _service_config(target: str, *, health_checks: bool) -> str:
-    # gRPC's own choice is to send everything to the first address that answers. An address that
-    # fails is left out either way; health checks leave out those that say they are about to go.
+    # By default gRPC sends everything to the first address that answers. An address that fails is
+    # left out either way; health checks leave out those that report they are about to stop.
     if health_checks:
         return (
             '{"loadBalancingConfig": [{"round_robin": {}}], '
@@ -110,7 +98,7 @@ def _keepalive(keepalive_s: float) -> dict[str, int]:
     return {
         "grpc.keepalive_time_ms": round(keepalive_s * 1000),
         "grpc.keepalive_timeout_ms": PING_TIMEOUT_MS,
-        # What newer ones of gRPC go by, and by default for a minute: a ping of any kind.
+        # Newer versions of gRPC use this one, for a ping of any kind; its default is a minute.
         "grpc.http2.ping_timeout_ms": PING_TIMEOUT_MS,
         # Between calls, too: that is when a connection dies unnoticed.
         "grpc.keepalive_permit_without_calls": 1,
@@ -121,9 +109,9 @@ def _keepalive(keepalive_s: float) -> dict[str, int]:
 def _credentials(
     *,
     tls: bool,
-    ca_file: str | Path | None,
-    cert_file: str | Path | None,
-    key_file: str | Path | None,
+    ca_file: str | PathLike[str] | None,
+    cert_file: str | PathLike[str] | None,
+    key_file: str | PathLike[str] | None,
 ) -> grpc.ChannelCredentials | None:
     """Read the PEM files of a TLS connection; None for one in plain text."""
     files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
@@ -137,7 +125,7 @@ def _credentials(
             f"cert_file and key_file: expected both or neither, got {cert_file!r} and "
             f"{key_file!r}; mutual TLS needs the certificate and its key"
         )
-    # Without ca_file gRPC trusts the authorities that it brings along.
+    # Without ca_file gRPC trusts the authorities that it ships.
     return grpc.ssl_channel_credentials(
         root_certificates=_read(ca_file),
         private_key=_read(key_file),
@@ -146,7 +134,7 @@ def _credentials(
 
 
 class _Bearer(grpc.AuthMetadataPlugin):
-    """Adds the token to each call of a channel with TLS; gRPC asks from threads of its own."""
+    """Adds the token to each call of a channel with TLS; gRPC calls it in threads of its own."""
 
     def __init__(self, token: Token) -> None:
         self._token = token
@@ -168,9 +156,9 @@ class _Bearer(grpc.AuthMetadataPlugin):
         try:
             token = self._token()
         except Exception as error:
-            # Its text is all that gRPC passes on, and of many an error says nothing by itself.
+            # gRPC passes on only a text, and that of many errors is useless without their type.
             raise RuntimeError(
-                f"token: expected one from the function, got {error!r}; mend what it asks"
+                f"token: expected one from the function, got {error!r}; correct the function"
             ) from error
         if not isinstance(token, str):
             raise TypeError(
@@ -183,7 +171,7 @@ class _Bearer(grpc.AuthMetadataPlugin):
 def _bearer(token: str) -> str:
     """Return the value of `authorization`.
 
-    Raises ValueError, which does not tell the secret, for a token that gRPC would not send.
+    Raises ValueError, which does not show the secret, for a token that gRPC would not send.
     """
     for position, letter in enumerate(token):
         if not " " <= letter <= "~":
@@ -206,7 +194,7 @@ def _plaintext_bearer(target: str, token: Token, allowed: bool) -> str:
 
 
 def _is_loopback(target: str) -> bool:
-    """Return whether what is sent to the target does not leave the machine."""
+    """Return whether data sent to the target does not leave the machine."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     scheme, _, rest = target.partition(":")
@@ -215,7 +203,7 @@ def _is_loopback(target: str) -> bool:
 
 
 def _is_loopback_host(address: str) -> bool:
-    # For tokens in plain text alone; an import that every program would wait for.
+    # Imported here: only tokens in plain text need it.
     from ipaddress import ip_address
 
     host = address.rpartition(":")[0].strip("[]")
@@ -225,7 +213,7 @@ def _is_loopback_host(address: str) -> bool:
         return host == "localhost"
 
 
-def _read(file: str | Path | None) -> bytes | None:
+def _read(file: str | PathLike[str] | None) -> bytes | None:
     if file is None:
         return None
     with open(file, "rb") as opened:

@@ -1,10 +1,11 @@
-"""Calls to bytes and replies to values: all that a client does besides its socket.
+"""Calls to bytes and replies to values: all the work of a client apart from its socket.
 
 All clients share this module; nothing here waits or knows where bytes go.
 """
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple, Self, TypeVar
@@ -12,25 +13,29 @@ from typing import Any, NamedTuple, Self, TypeVar
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
-from forwardpass.client._casting import cast
-from forwardpass.client._inputs import Given, Inputs, read_inputs, undeclared
-from forwardpass.client._layout import Layout, bytes_field
-from forwardpass.client._outputs import drop_row_axes, read_outputs, select
-from forwardpass.client._pieces import row_bytes
+from forwardpass.client._messages.casting import cast
+from forwardpass.client._messages.inputs import Given, Inputs, read_inputs, undeclared
+from forwardpass.client._messages.layout import Layout, bytes_field
+from forwardpass.client._messages.missing import Missing
+from forwardpass.client._messages.outputs import drop_row_axes, read_outputs, select
+from forwardpass.client._messages.pieces import row_bytes
 from forwardpass.client.errors import InvalidInputError, ProtocolError
 from forwardpass.client.model import ModelSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.proto.datatypes import DATATYPES
+from forwardpass.proto.explain import PARAMETER as PARAMETER_EXPLAIN
+from forwardpass.proto.explain import STEPS_PARAMETER, read_target
+from forwardpass.proto.explain import names as explain_names
 from forwardpass.proto.inference_pb2 import ModelInferRequest, ModelInferResponse
 from forwardpass.proto.spec import TensorError, TensorSpec, check_name, check_shape, quote
 from forwardpass.proto.tensors import encode_raw
 from forwardpass.proto.timing import PARAMETER
 
 MAX_MESSAGE_BYTES = 2**31 - 1
-"""More than this fits no protobuf message, whatever limit the server sets."""
+"""Maximum bytes of a protobuf message, whatever limit the server sets."""
 
 _LAYOUTS = 256
-"""Lengths of reply whose layouts are kept: more than the sizes of batch in usual use."""
+"""Maximum lengths of replies whose layouts are kept: more than the batch sizes in usual use."""
 
 M = TypeVar("M", bound=Message)
 
@@ -44,25 +49,30 @@ def parse(message: type[M], reply: bytes, *, target: str, model: str = "") -> M:
         return message.FromString(reply)
     except DecodeError as error:
         raise ProtocolError(
-            f"expected a {message.DESCRIPTOR.name}, got {len(reply)} bytes that are none; "
+            f"expected a {message.DESCRIPTOR.name}, got {len(reply)} bytes that are not one; "
             "check that the target is an Open Inference Protocol server",
             target=target,
             model=model,
         ) from error
 
 
-class Request(NamedTuple):
-    """One ModelInferRequest, and what its reply has to be read with."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One ModelInferRequest, and what is needed to read its reply."""
 
     data: bytes
     outputs: tuple[str, ...]
-    """Names in the order asked; empty for all."""
+    """Names of the outputs in the requested order; empty for all."""
     single_row: bool
-    """The row axis was added, so that the outputs lose theirs."""
+    """Whether a row axis was added to x, and has to be removed from the outputs."""
+    index: Any = field(default=None, compare=False)
+    """The labels of the rows; None if they have none."""
+    explained: str = ""
+    """Name of the output that is explained; empty for none."""
 
 
 class Answer(NamedTuple):
-    """A reply that is not read yet, and what it answers."""
+    """A reply that is not read yet, with its request."""
 
     version: str
     reply: bytes
@@ -93,14 +103,19 @@ class ModelCodec:
         target: str,
         answering: str | None = None,
     ) -> None:
-        """Take the model's metadata, and the names by which the caller asks for it.
+        """Prepare with the model's metadata, and the names with which the caller requests it.
 
         version: empty for the server's choice. target: for the errors' texts. answering: the
         version whose metadata they are, and whose replies are read; empty if it is not known,
         None to read those of any.
         """
-        # With JSON and the contract of files: nothing to wait for before there is a model.
-        from forwardpass.client._columns import feature_names, output_columns
+        # Imported here, with JSON and the contract of files: not needed before the first model.
+        from forwardpass.client._messages.columns import (
+            feature_names,
+            input_columns,
+            output_columns,
+        )
+        from forwardpass.proto.metadata import CONDITIONS, CONTENT, SIGNATURE
 
         self.spec = spec
         self.model = model
@@ -108,32 +123,39 @@ class ModelCodec:
         self.answering = answering
         self._target = target
         self._outputs = {output.name: output for output in spec.outputs}
+        signed = spec.properties.get(SIGNATURE)
+        self._conditions = () if signed is None else ((CONDITIONS[SIGNATURE], signed),)
+        """Parameters of a request that only a model with these metadata may answer."""
+        self._content_parameter = CONDITIONS[CONTENT]
+        self.content = spec.properties.get(CONTENT, "")
+        """The hash of the file that these metadata are of; empty if the server does not say."""
         self._features = feature_names(spec)
+        self._rules = input_columns(spec)
         self._columns = output_columns(spec)
         self.row_bytes = row_bytes(spec)
-        """Of rows that may be cut into several calls; None if they may not."""
+        """Bytes of a row, if rows may be cut into several calls; else None."""
         self._layouts: dict[int, Layout] = {}
-        """The last one seen of each length."""
+        """The last layout of the replies of each length."""
 
     @property
     def names_columns(self) -> bool:
-        """Whether requests or answers go by names that only the metadata tell."""
-        return bool(self._features or self._columns)
+        """Whether requests or answers depend on names that only the metadata have."""
+        return bool(self._features or self._rules or self._columns)
 
     def asked_as(self, version: str, answering: str | None) -> Self:
-        """Return this codec for callers that ask by another version, or label."""
+        """Return this codec for callers that request another version, or label."""
         codec = copy(self)
         codec.version, codec.answering = version, answering
         return codec
 
-    def read(self, x: Inputs) -> Given:
-        """Return the arrays of x for the model's inputs.
+    def read(self, x: Inputs, missing: Missing = "refuse") -> Given:
+        """Return the arrays of x for the model's inputs; missing: how such values are treated.
 
         Raises InvalidInputError if x is not of a kind that fits the model.
         """
         try:
-            specs = self.spec.inputs or undeclared(x)
-            return read_inputs(specs, x, self._features)
+            specs = self.spec.inputs or undeclared(x, missing)
+            return read_inputs(specs, x, self._features, missing, self._rules)
         except TensorError as error:
             raise self._refusal(error) from error
 
@@ -144,28 +166,50 @@ class ModelCodec:
         *,
         version: str = "",
         timing: bool = False,
+        content: str = "",
+        explain: str = "",
+        explain_steps: int | None = None,
     ) -> Request:
         """Write the request for what `read` returned, or rows of it.
 
-        version: in place of the one that the caller asks for; empty for that one.
+        version: replaces the one that the caller requests; empty for that one. content: Hash of the
+        file that alone may answer; empty for any. explain: `OUTPUT` or `OUTPUT:COLUMN`; empty for
+        no explanation.
 
         Raises InvalidInputError if the arrays or outputs do not fit the model.
         """
         specs = given.specs
         try:
             wanted = () if outputs is None else self._check_outputs(outputs)
+            explained = self._check_explained(explain, explain_steps)
             arrays = [cast(spec, array) for spec, array in zip(specs, given.arrays, strict=True)]
             shapes = tuple(array.shape for array in arrays)
-            parts = [_head(self.model, version or self.version, specs, shapes, wanted, timing)]
+            conditions = self._conditions
+            if content:
+                conditions = (*conditions, (self._content_parameter, content))
+            if explain:
+                conditions = (*conditions, (PARAMETER_EXPLAIN, explain))
+            parts = [
+                _head(
+                    self.model,
+                    version or self.version,
+                    specs,
+                    shapes,
+                    wanted,
+                    conditions,
+                    timing,
+                    explain_steps,
+                )
+            ]
             for spec, array in zip(specs, arrays, strict=True):
                 raw = encode_raw(array, spec.datatype)
                 parts += _before_raw(len(raw)), raw
         except (TensorError, UnicodeEncodeError) as error:
             raise self._refusal(error) from error
-        return Request(b"".join(parts), wanted, given.single_row)
+        return Request(b"".join(parts), wanted, given.single_row, given.index, explained)
 
     def decode(self, reply: bytes, request: Request) -> Prediction:
-        """Read the reply to a request: the outputs asked for, else all, in the model's order.
+        """Read the reply to a request: the requested outputs, else all, in the model's order.
 
         Outputs that the model does not declare come last. Raises OtherVersionError if another
         version answered than the one whose replies are read here, ProtocolError if the reply is
@@ -188,14 +232,37 @@ class ModelCodec:
                     target=self._target,
                     model=self.model,
                 )
-            outputs = select(arrays, request.outputs or self._outputs)
+            names = [*(request.outputs or self._outputs)]
+            if request.explained:
+                names += explain_names(request.explained)
+            outputs = select(arrays, names)
             if not request.outputs:
                 outputs.update(arrays)
             if request.single_row:
                 outputs = drop_row_axes(outputs, self._outputs)
         except ValueError as error:
             raise ProtocolError(str(error), target=self._target, model=self.model) from error
-        return Prediction(outputs, *answered, columns=self._columns)
+        return Prediction(
+            outputs,
+            *answered,
+            columns=self._columns,
+            single_row=request.single_row,
+            explained=request.explained,
+            _index=request.index,
+            _features=self._feature_names() if request.explained else (),
+        )
+
+    def _feature_names(self) -> tuple[str, ...]:
+        return next(iter(self._features.values()), ())
+
+    def _check_explained(self, explain: str, steps: int | None) -> str:
+        if not explain:
+            if steps is not None:
+                raise TensorError(
+                    "explain_steps", expected="explain", got="none", fix="say what to explain"
+                )
+            return ""
+        return read_target(explain, self.spec.outputs, self._columns).output
 
     def _refusal(self, error: ValueError) -> InvalidInputError:
         return InvalidInputError(
@@ -220,7 +287,7 @@ class ModelCodec:
                 fix="send [name, ...], or leave it out for all",
             )
         for position, name in enumerate(outputs):
-            # A server that does not tell its outputs may have any.
+            # A server that does not report its outputs may have any.
             names = self._outputs or outputs
             seen = outputs[:position]
             check_name(f"output {quote(name)}", name, names, seen, once="ask for every output once")
@@ -234,7 +301,9 @@ def _head(
     specs: tuple[TensorSpec, ...],
     shapes: tuple[tuple[int, ...], ...],
     outputs: tuple[str, ...],
+    conditions: tuple[tuple[str, str], ...],
     timing: bool,
+    explain_steps: int | None,
 ) -> bytes:
     """Write a request up to its raw contents, which have the highest field number.
 
@@ -248,8 +317,12 @@ def _head(
     _check_size(specs, shapes)
     for name in outputs:
         request.outputs.add(name=name)
+    for name, value in conditions:
+        request.parameters[name].string_param = value
     if timing:
         request.parameters[PARAMETER].bool_param = True
+    if explain_steps is not None:
+        request.parameters[STEPS_PARAMETER].int64_param = explain_steps
     return request.SerializeToString()
 
 

@@ -4,20 +4,21 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
-from pathlib import Path
+from os import PathLike
 from types import EllipsisType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import grpc
 import grpc.aio
 
-from forwardpass.client._calls import STREAM_IN_FLIGHT
-from forwardpass.client._channel import Options, Token, address
-from forwardpass.client._client import MAX_MESSAGE_BYTES, SERVICE
-from forwardpass.client._core import METHODS, Core, Wanted
-from forwardpass.client._inputs import Inputs
-from forwardpass.client._progress import Report
-from forwardpass.client._steps import Acquire, Send, Sleep, Step, Steps, Window
+from forwardpass.client._conversation.calls import STREAM_IN_FLIGHT
+from forwardpass.client._conversation.core import METHODS, Core, Wanted
+from forwardpass.client._conversation.progress import Report
+from forwardpass.client._conversation.steps import Acquire, Send, Sleep, Step, Steps, Window
+from forwardpass.client._grpc.channel import Options, Token, address
+from forwardpass.client._grpc.client import MAX_MESSAGE_BYTES, SERVICE
+from forwardpass.client._messages.inputs import Inputs
+from forwardpass.client._messages.missing import Missing
 from forwardpass.client.errors import (
     CallCancelledError,
     ClientClosedError,
@@ -28,6 +29,7 @@ from forwardpass.client.model import ModelSpec, ServerSpec
 from forwardpass.client.prediction import Prediction
 from forwardpass.client.retry import Retry
 from forwardpass.client.served import ModelState, ModelStatistics
+from forwardpass.proto import priority
 
 R = TypeVar("R")
 
@@ -38,7 +40,7 @@ class AsyncClient:
         async with AsyncClient("localhost:8001") as client:
             prediction = await client.predict("breast_cancer", x)  # x: (rows, 30)
 
-    Make one an event loop and keep it: any number of tasks may call at once, and share one
+    Make one for each event loop and keep it: any number of tasks may call at once, and share one
     connection. It belongs to the loop of its first call.
     """
 
@@ -47,15 +49,16 @@ class AsyncClient:
         target: str,
         *,
         tls: bool = False,
-        ca_file: str | Path | None = None,
-        cert_file: str | Path | None = None,
-        key_file: str | Path | None = None,
+        ca_file: str | PathLike[str] | None = None,
+        cert_file: str | PathLike[str] | None = None,
+        key_file: str | PathLike[str] | None = None,
         token: Token | None = None,
         plaintext_token: bool = False,
         timeout_s: float | None = 30.0,
         retry: Retry | None = Retry(),  # noqa: B008  # frozen
         max_message_bytes: int | None = MAX_MESSAGE_BYTES,
         gzip: bool = False,
+        batch: bool = False,
         keepalive_s: float | None = None,
         health_checks: bool = False,
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
@@ -83,7 +86,7 @@ class AsyncClient:
             timeout_s=timeout_s,
             retry=retry,
             max_message_bytes=max_message_bytes,
-            metadata=self._address.metadata,
+            metadata=(*self._address.metadata, *((priority.METADATA,) if batch else ())),
         )
         self._interceptors = interceptors
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,9 +104,15 @@ class AsyncClient:
         timing: bool = False,
         rows_per_call: int | None = None,
         progress: bool | Report = False,
+        missing: Missing = "refuse",
+        content: str = "",
+        explain: str = "",
+        explain_steps: int | None = None,
     ) -> Prediction:
         """Return the model's outputs for x, by name; as `Client.predict`."""
-        wanted = Wanted(outputs, timing, rows_per_call, progress)
+        wanted = Wanted(
+            outputs, timing, rows_per_call, progress, missing, content, explain, explain_steps
+        )
         return await self._run(self._core.predict(model, x, version, timeout_s, wanted))
 
     def predict_stream(
@@ -115,17 +124,27 @@ class AsyncClient:
         outputs: Sequence[str] | None = None,
         timeout_s: float | EllipsisType | None = ...,
         in_flight: int = STREAM_IN_FLIGHT,
+        missing: Missing = "refuse",
+        content: str = "",
+        explain: str = "",
+        explain_steps: int | None = None,
     ) -> AsyncGenerator[Prediction, None]:
         """Yield the prediction for each x, in order; as `Client.predict_stream`.
 
-        The xs are read in a task of their own: an answer comes as soon as it is there, whatever
-        the next x waits for, and an error of the xs after the answers to those before it. Close
-        the stream (`contextlib.aclosing`) if you leave it early, to cancel what is in flight
-        there and then.
+        The xs are read in a task of their own: an answer is yielded as soon as it arrives, even
+        while the next x is waited for, and an error of the xs after the answers to those before
+        it. Close the stream (`contextlib.aclosing`) if you leave it early, to cancel the calls in
+        flight at once.
         """
         if in_flight < 1:
             raise ValueError(f"in_flight: expected at least 1, got {in_flight}")
-        wanted = Wanted(outputs)
+        wanted = Wanted(
+            outputs,
+            missing=missing,
+            content=content,
+            explain=explain,
+            explain_steps=explain_steps,
+        )
 
         async def conversations() -> AsyncIterator[Steps[Prediction]]:
             async for x in _each(xs):
@@ -134,15 +153,15 @@ class AsyncClient:
         return self._window(conversations(), in_flight)
 
     async def live(self) -> bool:
-        """Return whether the server says that it runs; raises if it cannot be asked."""
+        """Return whether the server reports that it runs; raises if it is unreachable."""
         return await self._run(self._core.live())
 
     async def ready(self) -> bool:
-        """Return whether the server says that it takes predictions; raises if unreachable."""
+        """Return whether the server reports that it is ready; raises if it is unreachable."""
         return await self._run(self._core.ready())
 
     async def model_ready(self, model: str, version: str = "") -> bool:
-        """Return whether the model takes predictions; False too for one that is not there."""
+        """Return whether the model is ready; False too for one that does not exist."""
         return await self._run(self._core.model_ready(model, version))
 
     async def metadata(self, model: str, version: str = "") -> ModelSpec:
@@ -161,11 +180,17 @@ class AsyncClient:
         return await self._run(self._core.index())
 
     async def statistics(self, model: str = "", version: str = "") -> tuple[ModelStatistics, ...]:
-        """Return what each version has answered, of one model or, if empty, of all that are ready.
+        """Return the counters of each version, of one model or, if empty, of all that are ready.
 
         Raises UnimplementedError from a server that has no ModelStatistics.
         """
         return await self._run(self._core.statistics(model, version))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} is a connection, which no other process can use; pass its "
+            f"target ({self.target!r}) on, and make a client there"
+        )
 
     async def close(self) -> None:
         """Close the connection; calls in flight end with CallCancelledError. As `Client.close`."""
@@ -234,7 +259,7 @@ class AsyncClient:
             finally:
                 more.release()
 
-        # Beside the loop below, so that no answer waits for what is asked next.
+        # A task beside the loop below, so that no answer waits for the next x.
         beginning = asyncio.create_task(begin())
         try:
             while await more.acquire() and begun:
@@ -257,7 +282,7 @@ class AsyncClient:
         except grpc.RpcError as error:
             raise from_rpc_error(error, target=self.target, model=send.model) from error
         except grpc.aio.UsageError as error:
-            # grpc's answer if another task closed the channel a moment ago.
+            # Raised by grpc if another task has just closed the channel.
             self._core.check_usable(error)
             raise
         except asyncio.CancelledError as error:

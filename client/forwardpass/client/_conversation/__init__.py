@@ -1,0 +1,1 @@
+"""Which calls a client makes, in which order; no sockets."""

@@ -1,0 +1,1 @@
+"""Requests and replies: arrays to bytes and back, no calls."""
