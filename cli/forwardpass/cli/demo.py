@@ -1,4 +1,4 @@
-"""`forwardpass demo`: the whole way, on real data, in one command."""
+"""`forwardpass demo`: export, serve and predict on real data, in one command."""
 
 import signal
 import statistics
@@ -17,15 +17,18 @@ from rich.progress import track
 from rich.table import Table
 
 from forwardpass.cli.errors import CommandError
-from forwardpass.cli.server_process import server_process
+from forwardpass.cli.serving.process import server_process
 from forwardpass.client import Client, Prediction
 from forwardpass.models import Network, forward, publish
 from forwardpass.models.zoo import ZOO, Example
 
 _TIMED_CALLS = 300
 _SHOWN_PATIENTS = 10
+_MAX_COLUMNS = 12
+"""Maximum number of columns with an R² each, as in the networks' provenance; more share one."""
 _LARGEST_DIFFERENCE = 2e-6
-"""Of any answer from the float64 reference, relative to the largest answer of its output."""
+"""Maximum difference of any answer from the float64 reference, relative to the largest answer of
+its output."""
 
 
 def run_demo(*, keep: bool, port: int) -> None:
@@ -34,9 +37,9 @@ def run_demo(*, keep: bool, port: int) -> None:
     Raises CommandError if the server does not come up, or if an answer is further from the
     reference than it may be.
     """
-    # So that the server and the folder go, too, if somebody ends the demo itself.
+    # So that the server and the folder are removed, too, if the demo itself is ended.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    # A shell starts what it runs in the background with Ctrl-C ignored.
+    # A shell starts background processes with Ctrl-C ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="forwardpass-demo-") as folder:
@@ -70,15 +73,15 @@ def _publish(console: Console, repository: Path) -> Mapping[str, Network]:
 
 @dataclass(frozen=True)
 class _Answer:
-    """How one output of a model did on its held-out rows."""
+    """The result of one output of a model on its held-out rows."""
 
     model: str
     output: str
     rows: int
     difference: float
-    """From the reference, relative to the largest answer."""
+    """The largest difference from the reference, relative to the largest answer."""
     quality: str
-    """Against the truth; empty where there is none."""
+    """The figure of merit against the truth; empty if there is none."""
 
 
 def _answers(client: Client, network: Network) -> Iterator[_Answer]:
@@ -89,7 +92,7 @@ def _answers(client: Client, network: Network) -> Iterator[_Answer]:
         yield _Answer(
             network.name,
             output,
-            len(held_out.x),
+            len(held_out),
             float(np.abs(prediction[output] - expected).max() / np.abs(expected).max()),
             "" if truth is None else _quality(prediction[output], truth),
         )
@@ -104,7 +107,7 @@ def _differences(answers: Iterable[_Answer]) -> Table:
         "quality",
         title="held-out rows, answered over gRPC",
         caption="difference: the largest from the float64 reference, relative to the largest "
-        "answer; R²: the mean over the output's columns",
+        f"answer; R²: the mean over the output's columns, of more than {_MAX_COLUMNS} all together",
     )
     for answer in answers:
         table.add_row(
@@ -131,12 +134,15 @@ def _quality(answers: NDArray[Any], truth: NDArray[Any]) -> str:
         return f"accuracy {_accuracy(answers, truth):.1%}"
     residual = ((answers - truth) ** 2).sum(axis=0)
     spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
-    # A pixel that is blank in every row has nothing to explain.
-    varies = spread > 0
-    return f"R² {1 - (residual[varies] / spread[varies]).mean():.2f}"
+    if truth.shape[1] > _MAX_COLUMNS:
+        # Pixels that are blank in every row have nothing to explain on their own.
+        return f"R² {1 - residual.sum() / spread.sum():.2f}"
+    return f"R² {1 - (residual / spread).mean():.2f}"
 
 
 def _accuracy(probability: NDArray[Any], truth: NDArray[Any]) -> float:
+    if truth.shape[1:] > (1,):
+        return float((probability.argmax(axis=1) == truth.argmax(axis=1)).mean())
     return float(((probability >= 0.5) == (truth >= 0.5)).mean())
 
 
@@ -157,9 +163,9 @@ def _patients(client: Client, network: Network, example: Example) -> Table:
         title=f"{example.name}: {_SHOWN_PATIENTS} of {len(malignant)} held-out patients",
         caption=f"accuracy on all {len(malignant)}: {_accuracy(probability, malignant):.1%}",
     )
-    names = np.array(["benign", "malignant"])
+    names, diagnoses = prediction.columns["malignancy"].labels, prediction.label("malignancy")
     for index in range(_SHOWN_PATIENTS):
-        diagnosis, truth = names[int(probability[index] >= 0.5)], names[int(malignant[index])]
+        diagnosis, truth = diagnoses[index], names[int(malignant[index])]
         table.add_row(
             str(index + 1),
             f"{probability[index]:.4f}",

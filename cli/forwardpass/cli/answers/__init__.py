@@ -1,4 +1,4 @@
-"""Predictions as a table: on stdout, or in a file that grows and can go on after a stop."""
+"""Predictions as a table: on stdout, or in a file that grows and can be resumed after a stop."""
 
 from forwardpass.cli.answers.formats import STDOUT, Encoder, answer_format, encoder
 from forwardpass.cli.answers.partial import PartialFile

@@ -1,4 +1,4 @@
-"""The formats that answers are written in: tables to bytes that can be added one after another."""
+"""The formats of answers: tables to bytes that can be appended one after another."""
 
 import csv
 import json
@@ -11,19 +11,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.lib import format as npy
 
-from forwardpass.cli.answers.table import Table, plain
+from forwardpass.cli.answers.table import LabelsOfRows, Table, plain
 from forwardpass.cli.errors import CommandError, UsageError
 from forwardpass.cli.rows.formats import ENDINGS
 
 STDOUT = Path("-")
 
+NO_LABEL_HOLDS = "(none)"
+
 _OF_STDOUT = ("csv", "jsonl")
 
 
 def answer_format(path: Path, given: str | None) -> str:
-    """Return the format of a file to write: as given, else by its ending; CSV for stdout.
+    """Return the format of a file to write: the given one, else by its ending; CSV for stdout.
 
-    Raises UsageError for one that there is not, and for a file that cannot be made there.
+    Raises UsageError for an unknown format, and for a file that cannot be made there.
     """
     found = given or (ENDINGS.get(path.suffix) if path != STDOUT else "csv")
     if found is None or found not in ENDINGS.values():
@@ -39,17 +41,17 @@ def answer_format(path: Path, given: str | None) -> str:
 
 
 class Encoder(Protocol):
-    """Writes tables as bytes: those of all in their order make the file, or nearly so."""
+    """Writes tables as bytes, which in their order make the file, apart from `finish`."""
 
     def encode(self, table: Table, *, first: bool) -> bytes:
-        """Return what a table adds; raises CommandError for one that the format cannot hold."""
+        """Return a table's bytes; raises CommandError for a table that the format cannot hold."""
 
     def finish(self, part: Path, rows: int, to: Path) -> None:
-        """Make the file of what was written to `part`, and put it in its place at once."""
+        """Make the file from the bytes in `part`, and put it in its place atomically."""
 
 
 def encoder(kind: str, written: Path | None = None) -> Encoder:
-    """Return the encoder of a format; written is what one before it has begun, if any.
+    """Return the encoder of a format; written: the file that an earlier one has begun, if any.
 
     Raises CommandError for a format whose library is not installed.
     """
@@ -73,7 +75,10 @@ def encoder(kind: str, written: Path | None = None) -> Encoder:
 
 
 class CsvAnswers:
-    """CSV with a header; several labels of a row are joined by semicolons."""
+    """CSV with a header; several labels of a row are joined by semicolons.
+
+    An empty field means no answer, so a row for which no label applies has `(none)`.
+    """
 
     def encode(self, table: Table, *, first: bool) -> bytes:
         """Return the lines of a table."""
@@ -91,6 +96,8 @@ class CsvAnswers:
 
 
 def _cells(column: Any) -> Sequence[Any]:
+    if isinstance(column, LabelsOfRows):
+        return [None if labels is None else ";".join(labels) or NO_LABEL_HOLDS for labels in column]
     values = plain(column)
     if len(values) and isinstance(values[0], list):
         return [";".join(map(str, value)) for value in values]
@@ -98,14 +105,14 @@ def _cells(column: Any) -> Sequence[Any]:
 
 
 class JsonlAnswers:
-    """A JSON object a line; what is not finite is null."""
+    """A JSON object in each line; numbers that are not finite are null."""
 
     def encode(self, table: Table, *, first: bool) -> bytes:
         """Return the lines of a table."""
         del first
         columns = [_finite(plain(column)) for column in table.values()]
         names = list(table)
-        # default: dates and the like that were kept from a Parquet file.
+        # default: dates and similar values that were kept from a Parquet file.
         return b"".join(
             json.dumps(dict(zip(names, row, strict=True)), default=str, ensure_ascii=False).encode()
             + b"\n"
@@ -132,7 +139,7 @@ class NpyAnswers:
     """The numbers of one output, after a header of fixed length that is written at the end."""
 
     def encode(self, table: Table, *, first: bool) -> bytes:
-        """Return the rows of a table, behind room for the header."""
+        """Return the rows of a table, the first ones after room for the header."""
         columns = [column for column in table.values() if isinstance(column, np.ndarray)]
         if len(columns) != len(table) or len({column.dtype for column in columns}) != 1:
             raise CommandError(
@@ -144,7 +151,7 @@ class NpyAnswers:
         return header + array.tobytes()
 
     def finish(self, part: Path, rows: int, to: Path) -> None:
-        """Write how many rows there are into the header, and rename it."""
+        """Write the number of rows into the header, and rename the file."""
         with part.open("r+b") as file:
             npy.read_magic(file)
             shape, _, dtype = npy.read_array_header_1_0(file)

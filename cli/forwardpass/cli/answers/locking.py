@@ -1,4 +1,4 @@
-"""A file that one process at a time adds to."""
+"""A file to which one process at a time appends."""
 
 import os
 from pathlib import Path
@@ -8,11 +8,11 @@ from forwardpass.cli.errors import CommandError
 
 
 def locked(path: Path) -> BinaryIO:
-    """Open a file to be added to, made if it is not there; it is ours until it is closed.
+    """Open a file to append to, made if it does not exist; it is locked until it is closed.
 
-    Raises CommandError if another process has it.
+    Raises CommandError if another process has locked it.
     """
-    # Not at the top: Windows has none, and answers can be printed there still.
+    # Not at the top: Windows has no fcntl, and answers can still be printed there.
     import fcntl
 
     while True:
@@ -34,7 +34,7 @@ def locked(path: Path) -> BinaryIO:
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:
-    """Tell whether it is still there: who had it may have renamed or deleted it meanwhile."""
+    """Whether it is still there: the process before may have renamed or deleted it meanwhile."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:

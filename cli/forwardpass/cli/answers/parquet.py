@@ -1,4 +1,4 @@
-"""Answers as Parquet, which cannot be added to: kept as Arrow until all are there."""
+"""Answers as Parquet, to which nothing can be appended: kept as Arrow until all are there."""
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from forwardpass.cli.answers.table import Table
+from forwardpass.cli.answers.table import LabelsOfRows, Table
 from forwardpass.cli.errors import CommandError
 from forwardpass.cli.replacing import replacing
 
@@ -18,16 +18,16 @@ _ROW_GROUP = 2**16
 
 
 class ParquetAnswers:
-    """One stream of Arrow's a table, one after another; a Parquet file of all at the end."""
+    """An Arrow stream for each table, one after another; at the end a Parquet file of all."""
 
     def __init__(self, written: Path | None) -> None:
-        """Take the types of the columns from what is written, or else from the first table."""
+        """Read the types of the columns from the file begun, or else from the first table."""
         self._schema: pa.Schema | None = None
         if written is not None and written.stat().st_size:
             self._schema = next(_batches(written)).schema
 
     def encode(self, table: Table, *, first: bool) -> bytes:
-        """Return a table as a stream of its own."""
+        """Return a table as a separate stream."""
         del first
         if self._schema is None:
             self._schema = pa.schema([(name, _type(column)) for name, column in table.items()])
@@ -63,9 +63,11 @@ def _batches(part: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _type(column: Any) -> pa.DataType:
-    """Return the type of a column; of what was kept, text unless all are numbers or truths."""
+    """Return the type of a column; of a kept one, text unless all are numbers or booleans."""
     if isinstance(column, np.ndarray):
         return pa.from_numpy_dtype(column.dtype)
+    if isinstance(column, LabelsOfRows):
+        return pa.list_(pa.string())
     values = [value for value in column if value is not None]
     if values and isinstance(values[0], list):
         return pa.list_(pa.string())

@@ -1,4 +1,4 @@
-"""A file that grows beside its final name, with what it takes to go on after a stop."""
+"""A file that grows beside its final name, with all that is needed to resume after a stop."""
 
 import json
 import os
@@ -16,25 +16,25 @@ _FORMAT = 1
 
 
 class PartialFile:
-    """Answers on their way to a file: `NAME.partial`, and `NAME.partial.json` about it.
+    """Answers that are not complete yet: `NAME.partial`, and `NAME.partial.json` about it.
 
-    After each table the second says how many rows and bytes of the first count, so that a process
-    may end anywhere: what lies behind is cut off when another goes on. A context manager; a stop
-    before the first table leaves nothing. Of several processes one has it, until it ends.
+    After each table the second states how many rows and bytes of the first are valid, so that a
+    process may end anywhere: further bytes are cut off when another resumes. A context manager; a
+    stop before the first table leaves nothing. Only one process at a time may use it.
     """
 
     def __init__(self, to: Path, *, resume: bool) -> None:
-        """Take what there is to go on with, where `resume` says so; nothing is changed yet.
+        """Read the rows to resume from, if `resume` is set; nothing is changed yet.
 
-        Raises CommandError for what another process is writing, is damaged, or is there although
-        it is not to be resumed.
+        Raises CommandError for a file that another process is writing, that is damaged, or that
+        exists although it is not to be resumed.
         """
         self._to = to
         self._part = to.with_name(f"{to.name}.partial")
         self._about = to.with_name(f"{to.name}.partial.json")
         self._settings: dict[str, Any] = {}
         self.rows = 0
-        """Rows that are written."""
+        """Number of rows that are written."""
         self.version = ""
         """The model's version that answered them; empty if none did."""
         self._bytes = 0
@@ -46,7 +46,7 @@ class PartialFile:
             if self._about.exists():
                 if not resume:
                     raise CommandError(
-                        f"{self._part}: a run before this stopped here; add --resume to go on, or "
+                        f"{self._part}: an earlier run stopped here; add --resume to continue, or "
                         f"delete it and {self._about.name}"
                     )
                 self._read()
@@ -57,26 +57,26 @@ class PartialFile:
             raise
 
     def begin(self, kind: str, settings: Mapping[str, Any]) -> None:
-        """Get ready for tables in a format.
+        """Prepare for tables in a format.
 
-        settings: what the answers depend on, ready for JSON; a run that is resumed had the same.
+        settings: all on which the answers depend, ready for JSON; the same as before a stop.
 
-        Raises CommandError for what was begun with other settings.
+        Raises CommandError for a file that was begun with other settings.
         """
         for name, value in settings.items():
             before = self._begun_with.get(name)
             if self._begun_with and before != value:
                 raise CommandError(
                     f"{self._part}: begun with {name} {before!r}, now {value!r}; "
-                    f"go on with what it was begun with, or delete it and {self._about.name}"
+                    f"resume it with the settings before, or delete it and {self._about.name}"
                 )
         self._settings = dict(settings)
-        # What a process was writing when it was killed.
+        # Cuts off bytes that a process was writing when it was killed.
         self._file.truncate(self._bytes)
         self._encoder = encoder(kind, self._part if self._bytes else None)
 
     def add(self, table: Table, rows: int, version: str) -> None:
-        """Append a table, and note that it is there."""
+        """Append a table, and store that it is there."""
         data = self._encoder.encode(table, first=self._bytes == 0)
         self._file.write(data)
         self._file.flush()
@@ -100,12 +100,12 @@ class PartialFile:
         os.fsync(self._file.fileno())
         self._encoder.finish(self._part, self.rows, self._to)
         self._about.unlink(missing_ok=True)
-        # From now on another process may begin one of its own.
+        # From now on another process may begin a new file.
         self._finished = True
 
     @property
     def path(self) -> Path:
-        """Where the rows are until all are there."""
+        """The file of the rows until all are there."""
         return self._part
 
     def __enter__(self) -> Self:
@@ -117,7 +117,7 @@ class PartialFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Closed last: until then no other process takes it.
+        # Closed last: until then no other process can lock it.
         with self._file:
             if not self._bytes and not self._finished:
                 self._part.unlink(missing_ok=True)
@@ -134,7 +134,7 @@ class PartialFile:
         if not whole:
             raise CommandError(
                 f"{self._about}: does not belong to {self._part.name}, or is damaged; "
-                "delete both, and begin anew without --resume"
+                "delete both, and start again without --resume"
             )
         self.rows, self._bytes, self.version = rows, count, version
         self._begun_with = settings

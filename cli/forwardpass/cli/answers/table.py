@@ -9,9 +9,14 @@ from numpy.typing import NDArray
 from forwardpass.cli.errors import CommandError
 from forwardpass.client import Prediction
 from forwardpass.proto.metadata import ColumnNames
+from forwardpass.proto.verdicts import column_headings, verdict_kind
 
 Table = Mapping[str, NDArray[Any] | Sequence[Any]]
-"""Values of each row by column: arrays are of numbers, sequences of texts, lists or anything."""
+"""Values of each row by column: arrays of numbers, or sequences of texts, lists or other values."""
+
+
+class LabelsOfRows(list[list[str] | None]):
+    """A column of the labels that apply to each row; None if that is not known."""
 
 
 def tabulate(
@@ -20,8 +25,8 @@ def tabulate(
     """Return the columns that were kept, then for each output its columns and its labels.
 
     An output's columns are `name.label`, or `name[i]` where there is none. Where its columns are
-    classes, labels adds `name`: the best label of the row, or, where the model's file has
-    thresholds, a list of those above theirs.
+    classes, labels adds `name`: the label of the row, or, where the model's file has a threshold
+    for each of several, a list of those above theirs; None where the answer is NaN.
 
     Raises CommandError for outputs that do not have a value for each row, and for a column that
     is kept and has the name of another.
@@ -34,14 +39,13 @@ def tabulate(
                 f"{list(array.shape)}; leave it out with --select, or call the model from Python"
             )
         names = prediction.columns.get(name, ColumnNames())
-        for heading, column in _columns(name, array, names.labels):
+        for heading, column in _columns(name, array, prediction.headings(name)):
             _add(table, heading, column)
-        if labels and array.ndim == 2 and len(names.labels) == array.shape[1]:
-            if names.thresholds:
-                _add(table, name, prediction.labels(name))
-            elif len(names.labels) > 1 and not any(names.units):
-                # What has a unit is measured, and its largest column is no verdict.
-                _add(table, name, prediction.label(name))
+        kind = verdict_kind(names, array.shape[1]) if labels and array.ndim == 2 else None
+        if kind == "labels":
+            _add(table, name, LabelsOfRows(prediction.labels(name)))
+        elif kind == "label":
+            _add(table, name, prediction.label(name))
     return table
 
 
@@ -61,10 +65,7 @@ def _columns(
 ) -> list[tuple[str, NDArray[Any] | Sequence[Any]]]:
     block = array.reshape(len(array), int(np.prod(array.shape[1:])))
     width = block.shape[1]
-    if len(labels) == width == len(set(labels)):
-        headings = [f"{name}.{label}" for label in labels]
-    else:
-        headings = [name] if width == 1 else [f"{name}[{i}]" for i in range(width)]
+    headings = column_headings(name, labels, width)
     if array.dtype != object:
         return list(zip(headings, block.T, strict=True))
     texts = [[cell.decode("utf-8", "replace") for cell in column] for column in block.T]
@@ -72,7 +73,7 @@ def _columns(
 
 
 def plain(column: NDArray[Any] | Sequence[Any]) -> Sequence[Any]:
-    """Return Python's own numbers: of a float the shortest digits that read back as the same."""
+    """Return Python's own numbers; a float has the shortest digits that read back as the same."""
     if not isinstance(column, np.ndarray):
         return column
     if column.dtype.kind == "f" and column.dtype != np.float64:

@@ -1,4 +1,4 @@
-"""`forwardpass doctor`: what is checked, one module a subject, and how it is shown."""
+"""`forwardpass doctor`: its checks, a module for each subject, and how they are shown."""
 
 from forwardpass.cli.doctor.examination import examine
 

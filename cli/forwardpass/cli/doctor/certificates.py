@@ -1,4 +1,4 @@
-"""TLS files: readable, fitting, and valid for how long."""
+"""Checks of TLS files: whether they can be read and fit, and how long they are valid."""
 
 import re
 import ssl
@@ -34,7 +34,7 @@ def _check_validity(what: str, file: Path) -> Finding:
         valid = []
     if not valid:
         return wrong(what, f"{file}: no certificate in PEM form", "convert it to PEM")
-    # Of a chain, the one that ends first ends all.
+    # A chain is valid until its first certificate expires.
     begin, end = max(since for since, _ in valid), min(until for _, until in valid)
     now = datetime.now(UTC)
     days = f"{file}: valid until {end:%Y-%m-%d %H:%M} UTC"
@@ -57,7 +57,7 @@ def _check_pair(cert: Path, key: Path) -> Finding:
 
 
 def _no_password() -> str:
-    # Or OpenSSL would ask at the terminal; a server cannot be asked either.
+    # Otherwise OpenSSL would ask at the terminal, which a server cannot answer either.
     return ""
 
 
@@ -65,15 +65,15 @@ _SEQUENCE, _UTC_TIME, _VERSION = 0x30, 0x17, 0xA0
 
 
 def validity(der: bytes) -> tuple[datetime, datetime]:
-    """Return from when to when a certificate is valid: X.509, RFC 5280 section 4.1.
+    """Return the begin and the end of a certificate's validity: X.509, RFC 5280 section 4.1.
 
-    Raises ValueError or IndexError for what is none. Python's own reader of certificates is not
+    Raises ValueError or IndexError for anything else. Python's own reader of certificates is not
     public.
     """
     certificate = _inside(der, 0)
     body = _inside(der, certificate)
     at = body
-    # version (may be left out), serialNumber, signature and issuer stand before it.
+    # version (may be left out), serialNumber, signature and issuer are before it.
     for _ in range(4 if der[body] == _VERSION else 3):
         at = _after(der, at)
     since = _inside(der, at)
@@ -81,7 +81,7 @@ def validity(der: bytes) -> tuple[datetime, datetime]:
 
 
 def _inside(der: bytes, at: int) -> int:
-    """Return where the first element within a sequence begins."""
+    """Return the start of the first element within a sequence."""
     if der[at] != _SEQUENCE:
         raise ValueError(f"expected a sequence at byte {at}")
     return _length(der, at)[0]
@@ -93,7 +93,7 @@ def _after(der: bytes, at: int) -> int:
 
 
 def _length(der: bytes, at: int) -> tuple[int, int]:
-    """Return where an element's content begins, and its length."""
+    """Return the start of an element's content, and its length."""
     size = der[at + 1]
     if size < 0x80:
         return at + 2, size
@@ -104,7 +104,7 @@ def _length(der: bytes, at: int) -> tuple[int, int]:
 def _time(der: bytes, at: int) -> datetime:
     start, size = _length(der, at)
     text = der[start : start + size].decode("ascii")
-    # RFC 5280, 4.1.2.5.1: years from 50 on are of the last century; strptime says from 69 on.
+    # RFC 5280, 4.1.2.5.1: years from 50 on are of the last century; for strptime, from 69 on.
     if der[at] == _UTC_TIME:
         text = ("19" if int(text[:2]) >= 50 else "20") + text
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)

@@ -28,9 +28,9 @@ def examine(
     tls_client_ca: Path | None,
     as_json: bool,
 ) -> None:
-    """Check everything, show what was found.
+    """Check everything, show the findings.
 
-    Raises CommandError, after it was shown, if anything is wrong.
+    Raises CommandError, after they were shown, if anything is wrong.
     """
     findings = list(_findings(path, host, port, tls_cert, tls_key, tls_client_ca))
     if as_json:
@@ -58,7 +58,7 @@ def _findings(
     yield check_cpus()
     yield check_port(host, port)
     yield from check_tls(tls_cert, tls_key, tls_client_ca)
-    # What needs onnxruntime: the checks before it say so where it is missing.
+    # These need onnxruntime: the checks before report it if it is missing.
     try:
         from forwardpass.cli.doctor.models import check_models
         from forwardpass.cli.doctor.runtime import check_runtime

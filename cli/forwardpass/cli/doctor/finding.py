@@ -1,39 +1,39 @@
-"""What a check found."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How it stands."""
+    """Result of a check."""
 
     FINE = "ok"
     NOTE = "note"
-    """Fine as it is, and good to know."""
+    """A finding that needs no change, but is good to know."""
     WRONG = "wrong"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     verdict: Verdict
     found: str
     fix: str = ""
-    """What to change; empty where there is nothing."""
+    """The change to make; empty if there is none."""
 
 
 def fine(what: str, found: str) -> Finding:
-    """Return a finding that asks for nothing."""
+    """Return a finding that needs no change."""
     return Finding(what, Verdict.FINE, found)
 
 
 def note(what: str, found: str, fix: str = "") -> Finding:
-    """Return a finding to know of."""
+    """Return a finding that is good to know."""
     return Finding(what, Verdict.NOTE, found, fix)
 
 
 def wrong(what: str, found: str, fix: str) -> Finding:
-    """Return a finding that has to change."""
+    """Return a finding that needs a change."""
     return Finding(what, Verdict.WRONG, found, fix)

@@ -1,4 +1,4 @@
-"""Python and the packages, against the lower bounds that we declare."""
+"""Python and the packages, compared with the lower bounds that we declare."""
 
 import sys
 from collections import defaultdict
@@ -11,13 +11,13 @@ from forwardpass.cli.doctor.finding import Finding, fine, note, wrong
 from forwardpass.proto.version import __version__
 
 _EXTRAS = ("", "server", "cli", "data", "import", "tracing")
-"""What users install, the base first; the others are for those who work on Forwardpass."""
+"""The extras that users install, the base first; the others are for developers of Forwardpass."""
 
 
 def check_installation() -> Iterator[Finding]:
     """Yield a finding for Python, each package that is out of bounds, and each extra."""
     python = ".".join(map(str, sys.version_info[:3]))
-    # An older one does not come as far as here.
+    # An older Python fails before this.
     yield fine("Python", python)
     try:
         declared = [Requirement(text) for text in requires("forwardpass") or ()]
@@ -42,7 +42,7 @@ def check_installation() -> Iterator[Finding]:
 
 
 def _by_extra(declared: list[Requirement]) -> dict[str, list[Requirement]]:
-    """Return what each extra needs here; of extras made of extras nothing."""
+    """Return the requirements of each extra here; none for extras made of extras."""
     found: dict[str, list[Requirement]] = defaultdict(list)
     for extra in _EXTRAS:
         for requirement in declared:
@@ -57,7 +57,7 @@ def _applies(requirement: Requirement, extra: str) -> bool:
 
 
 def _check(extra: str, needed: list[Requirement]) -> Iterator[Finding]:
-    """Yield what is out of bounds, then which versions there are or what is missing."""
+    """Yield the packages out of bounds, then the versions, or the packages that are missing."""
     missing, present = [], []
     for requirement in needed:
         try:

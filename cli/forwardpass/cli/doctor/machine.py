@@ -1,15 +1,15 @@
-"""What this machine, or the container, leaves to a server."""
+"""The CPUs and the port that this machine, or the container, offers to a server."""
 
 import errno
 import os
 import socket
 
 from forwardpass.cli.doctor.finding import Finding, fine, note, wrong
-from forwardpass.server.cpus import available_cpus
+from forwardpass.server.process.cpus import available_cpus
 
 
 def check_cpus() -> Finding:
-    """Say how many CPUs there are and how many of them may be used."""
+    """Return the number of CPUs, and how many of them may be used."""
     there, allowed = os.cpu_count() or 1, available_cpus()
     if allowed < there:
         return note(
@@ -21,14 +21,14 @@ def check_cpus() -> Finding:
 
 
 def check_port(host: str, port: int) -> Finding:
-    """Listen there for a moment."""
+    """Return whether a server can listen there, by listening for a moment."""
     what = f"port {port}"
     try:
         ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         with socket.socket(family, kind, protocol) as listening:
-            # Of connections that ended just now no server takes notice either.
+            # A server ignores connections that have just ended, too.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
             listening.listen()

@@ -1,27 +1,24 @@
-"""How onnxruntime runs here, and what the asyncio transport wants."""
+"""The settings of onnxruntime here, and the packages of the event loop."""
 
 import os
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from forwardpass.cli.doctor.finding import Finding, fine, note, wrong
+from forwardpass.proto.runtime import TELEMETRY, import_onnxruntime, session_options
 
-# Before onnxruntime, as it says which variables that reads when it is imported.
-from forwardpass.server.runtime import session_options
-
-import onnxruntime  # isort: skip
+onnxruntime = import_onnxruntime()
 
 
 def check_runtime() -> Iterator[Finding]:
-    """Yield findings about the options of sessions, telemetry, and the asyncio transport."""
+    """Yield findings about the options of sessions, telemetry, and the event loop."""
     yield _options()
     yield _telemetry()
-    yield _transport()
+    yield _event_loop()
 
 
 def _options() -> Finding:
-    options = session_options(Path())
+    options = session_options()
     spinning = [
         options.get_session_config_entry(f"session.{pool}_op.allow_spinning")
         for pool in ("intra", "inter")
@@ -38,27 +35,38 @@ def _options() -> Finding:
 
 
 def _telemetry() -> Finding:
-    # Read by onnxruntime when it is imported, which the server's runtime does after setting it.
-    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1":
-        return fine("telemetry", "off (ORT_DISABLE_TELEMETRY=1)")
-    return wrong(
+    # Never missing: the import of onnxruntime sets it, unless the environment had a value.
+    value = os.environ[TELEMETRY]
+    if value == "1":
+        return fine("telemetry", f"off ({TELEMETRY}=1)")
+    return note(
         "telemetry",
-        "on: ORT_DISABLE_TELEMETRY is not 1",
-        "set ORT_DISABLE_TELEMETRY=1 before Python starts",
+        f"on: {TELEMETRY} is {value!r}, so onnxruntime reports to its maker",
+        f"unset {TELEMETRY} or set it to 1, unless you want that",
     )
 
 
-def _transport() -> Finding:
-    found, missing = [], []
-    for package in ("uvloop", "hpack"):
+def _event_loop() -> Finding:
+    found = {}
+    for package in ("hpack", "httptools", "orjson", "uvloop"):
         try:
-            found.append(f"{package} {version(package)}")
+            found[package] = version(package)
         except PackageNotFoundError:
-            missing.append(package)
-    if missing:
+            found[package] = ""
+    if not found["hpack"]:
+        return wrong("event loop", "hpack is not installed", "pip install hpack")
+    for package in ("httptools", "orjson"):
+        if not found[package]:
+            return note(
+                "event loop",
+                f"without REST (--http-port): {package} is not installed",
+                f"pip install {package}, to serve it",
+            )
+    if not found["uvloop"]:
+        # There is none for Windows and PyPy.
         return note(
-            "asyncio transport",
-            f"not installed: {', '.join(missing)}",
-            f"pip install {' '.join(missing)}, if you want it; grpcio serves without",
+            "event loop",
+            "Python's own, with more CPU a call: uvloop is not installed",
+            "pip install uvloop, where there is one",
         )
-    return fine("asyncio transport", ", ".join(found))
+    return fine("event loop", ", ".join(f"{name} {found[name]}" for name in found))

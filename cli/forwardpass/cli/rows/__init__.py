@@ -1,4 +1,4 @@
-"""The rows of a file or of stdin, a bounded number at a time, as a model's input takes them."""
+"""The rows of a file or of stdin, a bounded number at a time, in the form of a model's input."""
 
 from forwardpass.cli.rows.chunk import Chunk, Source, Wanted, check_range
 from forwardpass.cli.rows.formats import STDIN, open_rows, read_rows, row_format

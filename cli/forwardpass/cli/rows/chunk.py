@@ -1,4 +1,4 @@
-"""Rows on their way from a file to a model: what is wanted of it, and what comes at a time."""
+"""Rows on their way from a file to a model: the requirements, and the rows read at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,49 +14,66 @@ from forwardpass.proto.spec import TensorSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a model and its caller want of each row."""
+    """The columns of a row that a model and its caller need, and how they are read."""
 
     spec: TensorSpec
-    """The input that the rows are for."""
+    """The input of the model."""
     features: tuple[str, ...] = ()
-    """Names of its columns; empty if the model's file does not tell them."""
+    """Names of its columns; empty if the model's file has none."""
     keep: tuple[str, ...] = ()
-    """Columns of the file to pass through."""
+    """Columns of the file to pass through, and those of categories."""
+    categories: tuple[str, ...] = ()
+    """Which of these the model needs."""
+    sep: str | None = None
+    """The separator of columns in CSV; None to recognize it."""
+    decimal: str | None = None
+    """The decimal mark in CSV; None to recognize it."""
+    na: tuple[str, ...] = ()
+    """Texts of CSV for a missing value, besides an empty one."""
+    missing: str = "refuse"
+    """How missing values are treated: `refuse`, or `nan`."""
+    filled: frozenset[str] = frozenset()
+    """Features whose missing values are NaN in any case, as the model has others in their place."""
+    numbers: bool = True
+    """Whether the model has columns of numbers."""
 
     @property
     def whole(self) -> bool:
-        """Whether the input takes whole numbers alone."""
+        """Whether the input takes only whole numbers."""
         return "INT" in self.spec.datatype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Rows that lie one after the other in a file."""
+    """Consecutive rows of a file."""
 
     source: str
-    """The file, as people call it."""
+    """The name of the file, for errors."""
     x: NDArray[Any]
-    """(rows, ...)."""
+    """The rows (rows, ...)."""
     kept: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """The columns to pass through, a value for each row."""
     start: int
-    """Rows before them."""
+    """Number of rows before them."""
     columns: Sequence[str] = ()
-    """Names of the columns of x; empty where they have none."""
+    """Names of the columns of x; empty if they have none."""
     lines: Sequence[int] = ()
-    """The line of each row; empty for a file that has none."""
+    """The line of each row; empty for a file without lines."""
 
     def __len__(self) -> int:
         return len(self.x)
 
     def place(self, row: int, column: int) -> str:
-        """Say where a number is: `rows.csv: line 3, column 'b'`."""
-        name = repr(self.columns[column]) if self.columns else str(column + 1)
-        return f"{self.source}: {self._row(row)}, column {name}"
+        """Return the place of a number: `rows.csv: line 3, column 'b'`."""
+        return self.place_in(row, repr(self.columns[column]) if self.columns else str(column + 1))
+
+    def place_in(self, row: int, column: str) -> str:
+        """Return the place of a value in a column."""
+        return f"{self.source}: {self._row(row)}, column {column}"
 
     @property
     def span(self) -> str:
-        """Say where all of it is: `rows.csv: lines 2 to 4097`."""
+        """Return the place of the chunk: `rows.csv: lines 2 to 4097`."""
         if not len(self):
             return self.source
         first, last = self._row(0), self._row(len(self) - 1)
@@ -74,7 +91,7 @@ class Progress(NamedTuple):
 
     done: int
     total: int | None
-    """None where nobody knows."""
+    """The total in the same units; None if it is not known."""
 
 
 class Source(Protocol):
@@ -83,18 +100,18 @@ class Source(Protocol):
     def chunks(self, size: int, skip: int = 0) -> Iterator[Chunk]:
         """Yield all rows after the first `skip`, `size` at a time; one empty chunk for none.
 
-        Raises CommandError that names file, row and column of what is no number.
+        Raises CommandError that names file, row and column of a value that is not a number.
         """
 
     def progress(self) -> Progress:
-        """Return how far it has been read."""
+        """Return how much of it has been read."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the files that the source itself has opened."""
 
 
 class Columns(NamedTuple):
-    """Which columns of a file are what."""
+    """The indices of the columns of a file."""
 
     features: list[int]
     kept: list[int]
@@ -103,13 +120,16 @@ class Columns(NamedTuple):
 def find_columns(source: str, header: Sequence[str], wanted: Wanted) -> Columns:
     """Find the model's features and the columns to keep, by their names.
 
-    Without names of features, all columns are features, as they stand, but those to keep.
+    Without names of features, all columns but those to keep are features, in their order.
 
-    Raises CommandError that names the column that is not there, or there twice.
+    Raises CommandError that names a column that is missing, or there twice.
     """
     for name in wanted.keep:
-        _check_once(source, header, name, "for --keep")
+        why = "for the model's categories" if name in wanted.categories else "for --keep"
+        _check_once(source, header, name, why)
     kept = [header.index(name) for name in wanted.keep]
+    if not wanted.numbers:
+        return Columns([], kept)
     if not wanted.features:
         return Columns([index for index in range(len(header)) if index not in kept], kept)
     for name in wanted.features:
@@ -140,7 +160,7 @@ def no_rows(wanted: Wanted) -> NDArray[Any]:
 
 
 def check_range(chunk: Chunk, datatype: str) -> None:
-    """Raise CommandError for a finite number that the input's datatype has only as infinite."""
+    """Raise CommandError for a finite number that overflows in the input's datatype."""
     x = chunk.x
     if not datatype.startswith("FP") or x.dtype.kind not in "fiu" or x.ndim != 2:
         return

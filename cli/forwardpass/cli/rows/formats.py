@@ -1,10 +1,13 @@
-"""Which reader reads what: by a file's ending, or by name for stdin."""
+"""The reader of a file: by its ending, or by a format's name for stdin."""
 
+import gzip
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +29,22 @@ ENDINGS = {  # of answers, too
 }
 
 
-def row_format(path: Path, given: str | None) -> str:
-    """Return the format of a file to read: as given, else by its ending; CSV for stdin.
+_ROW_ENDINGS = ENDINGS | {".tsv": "csv"}
+_PACKED = ".gz"
 
-    Raises UsageError for one that there is not.
+
+def row_format(path: Path, given: str | None) -> str:
+    """Return the format of a file to read: the given one, else by its ending; CSV for stdin.
+
+    Raises UsageError for an unknown format.
     """
-    found = given or (ENDINGS.get(path.suffix) if path != STDIN else "csv")
+    ending = Path(path.stem).suffix if path.suffix == _PACKED else path.suffix
+    found = given or (_ROW_ENDINGS.get(ending) if path != STDIN else "csv")
+    if found == "parquet" and path.suffix == _PACKED:
+        raise UsageError(f"{path.name}: Parquet is compressed already; decompress the file")
     if found is None or found not in ENDINGS.values():
         raise UsageError(
-            f"{path.name}: expected rows in a .csv, .jsonl, .npy or .parquet file"
+            f"{path.name}: expected rows in a .csv, .tsv, .jsonl, .npy or .parquet file"
             f"{f', got format {given!r}' if given else ''}"
         )
     if path == STDIN and found == "parquet":
@@ -45,7 +55,7 @@ def row_format(path: Path, given: str | None) -> str:
 def read_rows(path: Path, spec: TensorSpec, features: Sequence[str]) -> NDArray[Any]:
     """Return all rows of a file: (rows, columns).
 
-    Raises what `row_format` and `open_rows` do.
+    Raises the errors of `row_format` and `open_rows`.
     """
     wanted = Wanted(spec=spec, features=tuple(features))
     with open_rows(path, row_format(path, None), wanted) as source:
@@ -54,7 +64,7 @@ def read_rows(path: Path, spec: TensorSpec, features: Sequence[str]) -> NDArray[
 
 @contextmanager
 def open_rows(path: Path, kind: str, wanted: Wanted) -> Iterator[Source]:
-    """Give the rows of a file, or of stdin, in one of the formats while the block runs.
+    """Yield the rows of a file, or of stdin, in one of the formats, while the block runs.
 
     Raises CommandError for a file that is not of the format or lacks a column.
     """
@@ -73,7 +83,12 @@ def open_rows(path: Path, kind: str, wanted: Wanted) -> Iterator[Source]:
             yield parquet
         return
     name = "stdin" if path == STDIN else str(path)
-    file = sys.stdin.buffer if path == STDIN else path.open("rb")
+    if wanted.sep is None and ".tsv" in path.suffixes[-2:]:
+        wanted = replace(wanted, sep="\t", decimal=wanted.decimal or ".")
+    raw = sys.stdin.buffer if path == STDIN else path.open("rb")
+    # Closed with the file that it decompresses.
+    packed = path.suffix == _PACKED
+    file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw
     try:
         source: Source
         if kind == "npy":
@@ -90,6 +105,8 @@ def open_rows(path: Path, kind: str, wanted: Wanted) -> Iterator[Source]:
             source = CsvRows(name, file, wanted)
         with closing(source):
             yield source
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise CommandError(f"{name}: not a whole gzip file ({error})") from error
     finally:
         if path != STDIN:
-            file.close()
+            raw.close()

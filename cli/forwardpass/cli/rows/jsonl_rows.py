@@ -1,6 +1,7 @@
 """Rows of JSON lines."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import IO, Any
@@ -11,10 +12,19 @@ from numpy.typing import NDArray
 from forwardpass.cli.errors import CommandError
 from forwardpass.cli.rows.chunk import Chunk, Progress, Wanted, find_columns, no_rows
 from forwardpass.cli.rows.lines import Lines
+from forwardpass.cli.rows.numbers import CellError, missing_text
+
+
+def _finite(text: str) -> float:
+    """Return the number of a JSON text, unless it overflows in float64."""
+    number = float(text)
+    if math.isinf(number):
+        raise CellError(f"expected a number of magnitude up to 1.8e308, got {text}")
+    return number
 
 
 class JsonlRows:
-    """A row a line: an object of features by name, or an array of numbers in the model's order."""
+    """A row in each line: an object of features by name, or an array in the model's order."""
 
     def __init__(self, name: str, file: IO[bytes], wanted: Wanted) -> None:
         """Prepare; nothing is read yet."""
@@ -22,7 +32,7 @@ class JsonlRows:
         self._wanted = wanted
         self._lines = Lines(name, file)
         self._names: tuple[str, ...] | None = None
-        """Of the columns, as the first line has them; empty for lines that are arrays."""
+        """Names of the columns in the first line; empty if lines are arrays."""
 
     def chunks(self, size: int, skip: int = 0) -> Iterator[Chunk]:
         """Yield the rows; see Source."""
@@ -40,7 +50,7 @@ class JsonlRows:
         return self._lines.progress()
 
     def close(self) -> None:
-        """Nothing is held but the file, which is whose it was."""
+        """Close nothing: the caller that opened the file closes it."""
 
     def _read(self) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(self._lines.file, start=1):
@@ -61,7 +71,9 @@ class JsonlRows:
         """Return the cells of the features and of the columns to keep."""
         where = f"{self._name}: line {number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_float=_finite)
+        except CellError as error:
+            raise CommandError(f"{where}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise CommandError(f"{where}: not JSON ({error})") from error
         if self._names is None:
@@ -93,7 +105,14 @@ class JsonlRows:
         return ()
 
     def _array(self, rows: list[list[Any]], lines: list[int], names: Sequence[str]) -> NDArray[Any]:
-        kinds = "iu" if self._wanted.whole else "iufb"
+        whole = self._wanted.whole
+        kinds = "iu" if whole else "iufb"
+        if self._wanted.missing == "nan" and not whole:
+            rows = [[math.nan if cell is None else cell for cell in cells] for cells in rows]
+        filled = [place for place, name in enumerate(names) if name in self._wanted.filled]
+        for cells in rows if filled else ():
+            for place in filled:
+                cells[place] = math.nan if cells[place] is None else cells[place]
         try:
             array = np.array(rows)
         except ValueError:
@@ -108,6 +127,9 @@ class JsonlRows:
             for index, cell in enumerate(cells):
                 if not self._fits(cell, kinds):
                     name = repr(names[index]) if names else index + 1
+                    if cell is None:
+                        text = missing_text("null", whole=whole)
+                        raise CommandError(f"{self._name}: line {line}, column {name}: {text}")
                     raise CommandError(
                         f"{self._name}: line {line}, column {name}: expected a "
                         f"{'whole ' if self._wanted.whole else ''}number of "

@@ -1,5 +1,6 @@
-"""A text file of rows: read in bounded memory, told in bytes how far."""
+"""A text file of rows: read in bounded memory, with its progress in bytes."""
 
+import gzip
 import os
 from typing import IO
 
@@ -7,7 +8,7 @@ from forwardpass.cli.rows.chunk import Progress
 
 
 class Lines:
-    """What the readers of text share: the file, and how far it has been read."""
+    """The state of the readers of text: the file, and how much of it has been read."""
 
     def __init__(self, name: str, file: IO[bytes]) -> None:
         self.name = name
@@ -16,11 +17,14 @@ class Lines:
         self._read = 0
 
     def count(self, line: bytes) -> None:
-        """Note that a line was read."""
+        """Count a line that was read."""
         self._read += len(line)
 
     def progress(self) -> Progress:
         """Return the bytes read, and those of the file."""
+        if isinstance(self.file, gzip.GzipFile):
+            # Bytes of the file itself: the decompressed size is not known.
+            return Progress(self.file.fileobj.tell(), self._size)
         return Progress(self._read, self._size)
 
 

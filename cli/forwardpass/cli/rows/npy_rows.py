@@ -16,7 +16,7 @@ class NpyRows:
     """A .npy file: rows along its first axis, columns in the model's order."""
 
     def __init__(self, name: str, file: IO[bytes], wanted: Wanted) -> None:
-        """Read its header; raises CommandError for what is no array of numbers."""
+        """Read its header; raises CommandError for anything but an array of numbers."""
         if wanted.keep:
             raise UsageError(f"--keep: expected a file whose columns have names, got {name}")
         self._name = name
@@ -27,7 +27,7 @@ class NpyRows:
             raise CommandError(f"{name}: not a NumPy array ({error})") from error
         if self._dtype.hasobject:
             raise CommandError(f"{name}: expected an array of numbers, got Python objects")
-        # One row may come without its axis.
+        # A single row may have no row axis.
         single = len(shape) == len(wanted.spec.shape) - 1
         self._shape = (1, *shape) if single else shape
         if not self._shape:
@@ -51,7 +51,7 @@ class NpyRows:
         return Progress(self._done, self._shape[0])
 
     def close(self) -> None:
-        """Nothing is held but the file, which is whose it was."""
+        """Close nothing: the caller that opened the file closes it."""
 
     def _in_turn(self, skip: int) -> Any:
         row_bytes = prod(self._shape[1:]) * self._dtype.itemsize
@@ -70,7 +70,7 @@ class NpyRows:
         return read
 
     def _mapped(self) -> Any:
-        # Column by column, as pandas leaves arrays: a row lies all over the file.
+        # Stored by columns, as pandas does: a row is spread over the file.
         try:
             array = np.memmap(
                 self._file.name, self._dtype, "r", self._file.tell(), self._shape, order="F"

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from forwardpass.cli.errors import CommandError
 from forwardpass.cli.rows.chunk import Chunk, Progress, Wanted, find_columns, no_rows
+from forwardpass.cli.rows.numbers import missing_text
 
 
 class ParquetRows:
-    """A Parquet file whose wanted columns alone are read."""
+    """A Parquet file of which only the needed columns are read."""
 
     def __init__(self, path: Path, wanted: Wanted) -> None:
         """Read its index; raises CommandError for another kind of file or missing columns."""
@@ -44,7 +45,7 @@ class ParquetRows:
         for batch in self._file.iter_batches(size, row_groups=groups, columns=names):
             held.append(batch.slice(min(left, len(batch))))
             left -= min(left, len(batch))
-            # Batches end with their row group; chunks have to be the same wherever one begins.
+            # Batches end with their row group; chunks have to be the same after any `skip`.
             while sum(map(len, held)) >= size:
                 whole = pa.Table.from_batches(held).combine_chunks()
                 yield self._chunk(whole.slice(0, size))
@@ -64,7 +65,7 @@ class ParquetRows:
         self._file.close()
 
     def _groups_after(self, skip: int) -> tuple[list[int], int]:
-        """Return the row groups that hold rows after the first `skip`, and how many to leave."""
+        """Return the row groups with rows after the first `skip`, and the rows to skip in them."""
         first, count = 0, self._file.num_row_groups
         while first < count and skip >= self._file.metadata.row_group(first).num_rows:
             skip -= self._file.metadata.row_group(first).num_rows
@@ -79,11 +80,16 @@ class ParquetRows:
         return Chunk(source=self._name, x=x, kept=kept, start=start, columns=self._features)
 
     def _numbers(self, name: str, column: pa.ChunkedArray, start: int) -> NDArray[Any]:
-        if column.null_count:
+        refused = self._wanted.missing != "nan" and name not in self._wanted.filled
+        if column.null_count and (refused or self._wanted.whole):
             row = start + column.is_null().to_pylist().index(True) + 1
             raise CommandError(
-                f"{self._name}: row {row}, column {name!r}: expected a number, got null; fill it"
+                f"{self._name}: row {row}, column {name!r}: "
+                + missing_text("null", whole=self._wanted.whole)
             )
+        if column.null_count:
+            # Booleans with a null among them become objects.
+            column = column.cast(pa.float64())
         array: NDArray[Any] = column.to_numpy()
         return array
 

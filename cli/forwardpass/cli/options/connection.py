@@ -1,27 +1,49 @@
-"""How commands reach a server: the one place for the options of target, TLS, token and retries."""
+"""How commands reach a server: the only place for the options of TLS, token and retries."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
 
 from forwardpass.cli.errors import CommandError, UsageError
+from forwardpass.cli.options.parameters import in_place_of
 
 if TYPE_CHECKING:
     from forwardpass.client import Client
 
 DEFAULT_TARGET = "127.0.0.1:8001"
 
+TARGET_VARIABLE = "FORWARDPASS_TARGET"
+Target = Annotated[
+    str | None, typer.Option("--target", help="HOST:PORT of the server.", envvar=TARGET_VARIABLE)
+]
+"""The option that every command for a server has."""
+Place = Annotated[
+    str | None, typer.Argument(metavar="TARGET", help="The same as --target.", show_default=False)
+]
+
+
+def target_of(context: typer.Context, place: str | None, target: str | None) -> str | None:
+    """Return the target of a command that takes it as an argument, too; None without one.
+
+    An argument is used in place of the variable. Raises UsageError for an argument and an option
+    that differ.
+    """
+    source = context.get_parameter_source("target")
+    written = source is not None and source.name == "COMMANDLINE"
+    if place is not None and written and place != target:
+        raise UsageError(f"--target: expected one target, got {place} and {target}; leave one out")
+    return target if place is None else place
+
 
 @dataclass(frozen=True, kw_only=True)
 class Security:
-    """How a connection is protected: each field is an option of the commands that take it."""
+    """How a connection is protected; each field is an option of the commands that use it."""
 
-    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS; the files below imply it.")] = False
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS; the files below imply it.")] = False
     ca_file: Annotated[Path | None, typer.Option(help="CA of the server's certificate (PEM).")] = (
         None
     )
@@ -32,24 +54,24 @@ class Security:
 
     @property
     def wanted(self) -> bool:
-        """Whether to speak TLS: a file of certificates implies it."""
+        """Whether to use TLS: a file of certificates implies it."""
         files = (self.ca_file, self.cert_file, self.key_file)
         return self.tls or any(file is not None for file in files)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Connection(Security):
-    """How a client reaches a server, and how patient it is."""
+    """How a client reaches a server, with its deadline and retries."""
 
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Deadline of a call.")] = 30.0
     retries: Annotated[
         int,
-        typer.Option(min=0, help="Further tries while the server is away or its queue is full."),
+        typer.Option(min=0, help="Further tries if the server is unreachable or its queue full."),
     ] = 4
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="File of a bearer token: on the command line others would see it.",
+            help="File of a bearer token; on the command line others could see it.",
             envvar="FORWARDPASS_TOKEN_FILE",
         ),
     ] = None
@@ -61,7 +83,7 @@ class Connection(Security):
     ] = False
 
     def client(self, target: str) -> "Client":
-        """Return a client as the options say.
+        """Return a client with the options.
 
         Raises UsageError for options that contradict each other, CommandError for a token file
         without a token, OSError for a file that cannot be read.
@@ -93,7 +115,7 @@ class Connection(Security):
 
 
 def connects(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of its `connection`, a Connection or Security, in its place."""
+    """Replace the parameter `connection` of a command, a Connection or Security, by its options."""
     made_of = get_type_hints(command)["connection"]
     hints = get_type_hints(made_of, include_extras=True)
     options = [
@@ -105,24 +127,4 @@ def connects(command: Callable[..., None]) -> Callable[..., None]:
         )
         for option in fields(made_of)
     ]
-    names = [option.name for option in options]
-
-    @wraps(command)
-    def connecting(**given: Any) -> None:
-        connection = made_of(**{name: given.pop(name) for name in names})
-        command(**given, connection=connection)
-
-    own = inspect.signature(command).parameters.values()
-    own_options = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in own
-        if parameter.name != "connection"
-    ]
-    # What typer reads: by either, as its version has it.
-    signature = inspect.Signature([*own_options, *options])
-    connecting.__signature__ = signature  # type: ignore[attr-defined]  # documented by inspect
-    connecting.__annotations__ = {
-        parameter.name: parameter.annotation for parameter in signature.parameters.values()
-    }
-    del connecting.__wrapped__  # its signature is another
-    return connecting
+    return in_place_of("connection", options, made_of)(command)

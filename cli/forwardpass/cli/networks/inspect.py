@@ -14,9 +14,12 @@ from rich.text import Text
 
 from forwardpass.cli.errors import CommandError
 from forwardpass.models import ModelsError, Network, load
+from forwardpass.models.file.describe import signature
 from forwardpass.proto import metadata
+from forwardpass.proto.categories import listed
 from forwardpass.proto.metadata import ColumnNames, MetadataError
-from forwardpass.server.repository import find_models
+from forwardpass.proto.verdicts import DEFAULT_THRESHOLD, is_two_class
+from forwardpass.server.repository.disk import find_models
 
 _SHOWN_COLUMNS = 4
 
@@ -25,7 +28,7 @@ def inspect_path(path: Path) -> None:
     """Show every model file at a path.
 
     Raises RepositoryError if there is none, and CommandError, after showing the others, for
-    files that are not ONNX or whose metadata are against the file contract.
+    files that are not ONNX or whose metadata violate the file contract.
     """
     console = Console()
     faults = []
@@ -67,7 +70,7 @@ def _parse(content: bytes) -> onnx.ModelProto:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
         raise CommandError("not an ONNX file") from error
-    # Nothing at all parses as well, as a message without fields.
+    # An empty file parses as well, as a message without fields.
     if not model.HasField("graph"):
         raise CommandError("not an ONNX file")
     return model
@@ -75,13 +78,14 @@ def _parse(content: bytes) -> onnx.ModelProto:
 
 def _layers(network: Network) -> Table:
     table = Table("layer", "name", "units", "activation", "reads", "W", "parameters")
-    table.add_row("L_1", Text(network.input.name), str(network.input.size), "", "", "", "")
+    for source in network.inputs:
+        table.add_row("L_1", Text(source.name), str(source.width), "", "", "", "")
     for number, layer in enumerate(network.layers, start=2):
         table.add_row(
             f"L_{number}",
             Text(layer.name),
             str(layer.units),
-            layer.activation,
+            str(layer.activation),
             Text(", ".join(layer.reads)),
             "{} x {}".format(*layer.W.shape),
             f"{layer.W.size + layer.b.size:,}",
@@ -113,41 +117,44 @@ def _tensors(model: onnx.ModelProto, properties: Mapping[str, str]) -> Table:
         for value in values:
             if value.name not in held:
                 names = columns.get(value.name, ColumnNames())
-                kind, shape = _signature(value.type)
-                table.add_row(role, Text(value.name), kind, Text(shape), Text(_described(names)))
+                kind, shape = signature(value.type)
+                table.add_row(
+                    role,
+                    Text(value.name),
+                    kind,
+                    Text(shape),
+                    Text(_described(names, _width(value.type))),
+                )
     return table
 
 
 def _provenance(properties: Mapping[str, str]) -> Table:
     table = Table("provenance", "")
-    texts = metadata.load_json(metadata.PROVENANCE, properties.get(metadata.PROVENANCE, "{}"))
-    if not isinstance(texts, dict):
-        raise MetadataError(metadata.PROVENANCE, "expected an object of texts")
-    for key, text in sorted(texts.items()):
+    for key, text in sorted(metadata.load_provenance(properties).items()):
         table.add_row(Text(key), Text(str(text)))
     return table
 
 
-def _signature(kind: onnx.TypeProto) -> tuple[str, str]:
-    if not kind.HasField("tensor_type"):
-        return (kind.WhichOneof("value") or "?").removesuffix("_type"), ""
-    tensor = kind.tensor_type
-    name = onnx.TensorProto.DataType.Name(tensor.elem_type)
-    if not tensor.HasField("shape"):
-        return name, "any"
-    sizes = (
-        str(size.dim_value) if size.HasField("dim_value") else size.dim_param or "?"
-        for size in tensor.shape.dim
-    )
-    return name, f"[{', '.join(sizes)}]"
+def _width(kind: onnx.TypeProto) -> int:
+    """Return the length of the last axis; 0 if it is not fixed."""
+    sizes = kind.tensor_type.shape.dim
+    return sizes[-1].dim_value if sizes else 0
 
 
-def _described(names: ColumnNames) -> str:
-    """Write what is known of a tensor's columns: `mean radius, length (mm), malignant > 0.5`."""
+def _described(names: ColumnNames, width: int) -> str:
+    """Return the text of a tensor's columns: `mean radius, length (mm), ill > 0.5`."""
+    if names.categories:
+        rules = [] if names.unknown == "refuse" else [f"any other: {names.unknown}"]
+        rules += [] if names.missing is None else [f"missing: {names.missing}"]
+        return "\n".join(filter(None, (names.description, "; ".join([listed(names), *rules]))))
     limits = [f"> {threshold:g}" for threshold in names.thresholds]
+    limits = limits or ["" if x is None else f"or {x:g}" for x in names.fill]
+    labels = list(names.labels)
+    if is_two_class(labels, width):
+        limits = [f"{''.join(limits) or f'> {DEFAULT_THRESHOLD:g}'}, else {labels.pop(0)}"]
     columns = [
         " ".join(filter(None, (f"{label} ({unit})" if label and unit else label or unit, limit)))
-        for label, unit, limit in zip_longest(names.labels, names.units, limits, fillvalue="")
+        for label, unit, limit in zip_longest(labels, names.units, limits, fillvalue="")
     ]
     shown = ", ".join(columns[:_SHOWN_COLUMNS])
     if len(columns) > _SHOWN_COLUMNS:

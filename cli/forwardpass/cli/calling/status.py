@@ -24,24 +24,24 @@ _FIGURES = ("calls", "failed", "rows", "batch", "wait", "run", "call", _RATE)
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What is known of one version of one model."""
+    """The state and the statistics of one version of one model."""
 
     state: ModelState
     statistics: ModelStatistics | None = None
-    """None where the server does not tell."""
+    """Statistics; None where the server reports none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a server said at one moment."""
+    """The state of a server at one moment."""
 
     target: str
     server: str
-    """Its name and version; empty where it does not tell."""
+    """Name and version of the server; empty where it reports none."""
     ready: bool
     versions: tuple[Version, ...]
     notes: tuple[str, ...]
-    """What it does not offer, and what to do about it."""
+    """The methods that the server does not offer, with a fix for each."""
     seen_s: float = field(default_factory=time.monotonic)
 
 
@@ -80,14 +80,14 @@ def _looks(client: Client, models: Sequence[str], every_s: float | None) -> Iter
 
 def _look(client: Client, models: Sequence[str]) -> Look:
     notes: list[str] = []
-    # The one call that every server has: what it raises is the whole story.
+    # The one call that every server has: its error is final.
     ready = client.ready()
     try:
         spec = client.server_metadata()
         server = f"{spec.name} {spec.version}".strip()
     except UnimplementedError:
         server = ""
-        notes.append("it does not tell its name (no ServerMetadata)")
+        notes.append("it does not report its name (no ServerMetadata)")
     states = _states(client, models, notes)
     statistics = _statistics(client, models, notes)
     versions = tuple(
@@ -139,7 +139,7 @@ def _statistics(
     except UnimplementedError:
         notes.append("it does not count calls (no ModelStatistics)")
     except ClientError as error:
-        # One that is listed and not loaded has none, and servers differ in how they say so.
+        # A model that is listed but not loaded has none; servers differ in how they report that.
         notes.append(f"no counts: {error.details}")
     return {(each.name, each.version): each for each in found}
 
@@ -199,7 +199,7 @@ def _figures(
 
 
 def _since(then: ModelStatistics, now: ModelStatistics) -> ModelStatistics:
-    """Return what was added; all of it for a model that was loaded anew in between."""
+    """Return the difference; all of `now` for a model that was loaded again in between."""
     counters = ("answered", "failed", "rows", "runs", "total_ns", "queue_ns", "compute_ns")
     added = {name: getattr(now, name) - getattr(then, name) for name in counters}
     return now if min(added.values()) < 0 else replace(now, **added)
@@ -210,7 +210,7 @@ def _ratio(total: float, count: int, digits: int) -> str:
 
 
 def _plain(look: Look) -> dict[str, object]:
-    """Return a look as JSON has it; times are means since the model was loaded."""
+    """Return a look for JSON; times are means since the model was loaded."""
     return {
         "target": look.target,
         "server": look.server,

@@ -1,7 +1,7 @@
 """`forwardpass health`.
 
 An orchestrator runs it every few seconds, in the server's own container: neither NumPy nor the
-client is imported.
+client is imported, to keep it cheap.
 """
 
 from pathlib import Path
@@ -9,8 +9,9 @@ from pathlib import Path
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from forwardpass.cli.connection import Security
 from forwardpass.cli.errors import CommandError, UsageError
+from forwardpass.cli.options.connection import Security
+from forwardpass.proto.target import check_target
 
 _CHECK = "/grpc.health.v1.Health/Check"
 
@@ -22,11 +23,15 @@ def check_health(
     timeout_s: float,
     security: Security,
 ) -> None:
-    """Return if the server serves, or the model if one is named.
+    """Return if the server is serving, or the model if one is named.
 
-    Raises CommandError that tells the state or why there is no answer, UsageError for half a
-    pair of files, OSError for one that cannot be read.
+    Raises CommandError with the state, or with the reason why there is no answer, UsageError for
+    a target that is none or for one of a pair of files, OSError for one that cannot be read.
     """
+    try:
+        check_target(target)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if (security.cert_file is None) != (security.key_file is None):
         raise UsageError("--cert-file and --key-file: expected both or neither, got one")
     if security.wanted:
@@ -51,10 +56,10 @@ def check_health(
 def _reason(error: grpc.RpcError) -> str:
     if error.code() is grpc.StatusCode.NOT_FOUND:
         return "there is no such model; without --model the whole server is asked for"
-    return (
-        f"expected SERVING, got {error.code().name} ({error.details()}); "
-        "is the server up, and do both use TLS or neither?"
-    )
+    fix = "is the server up, and do both use TLS or neither?"
+    if "Expected SETTINGS frame as the first frame" in (error.details() or ""):
+        fix = "that port does not speak gRPC: REST and metrics have ports of their own"
+    return f"expected SERVING, got {error.code().name} ({error.details()}); {fix}"
 
 
 def _read(file: Path | None) -> bytes | None:

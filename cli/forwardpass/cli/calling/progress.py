@@ -1,4 +1,4 @@
-"""How far a file is, on stderr, where somebody watches."""
+"""The progress of a file, shown on stderr if it is a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,9 +12,9 @@ from forwardpass.cli.rows import Source
 
 @contextmanager
 def reading_bar(title: str, source: Source) -> Iterator[Callable[[int], None]]:
-    """Give what is to be called with the rows answered; on a terminal alone it shows a bar.
+    """Yield a function to call with the rows answered; on a terminal it shows a bar.
 
-    How far it is comes from the source, which knows how much there is where rows are not counted.
+    The progress comes from the source, which knows the total even if rows are not counted.
     """
     if not sys.stderr.isatty():
         yield lambda _: None

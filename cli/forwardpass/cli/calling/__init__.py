@@ -1,0 +1,1 @@
+"""Calls of a running server: predict, health, status."""

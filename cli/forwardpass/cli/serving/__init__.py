@@ -1,0 +1,1 @@
+"""A server and what it needs: serve, in this process or one of its own, and tokens."""
