@@ -25,7 +25,8 @@ RUN /tools/bin/pip wheel --no-index --no-deps --no-build-isolation -w /wheels . 
         --no-index --no-deps --no-compile /wheels/*.whl \
     && /opt/forwardpass/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
         /opt/forwardpass/lib \
-    && sh deploy/image/root.sh /opt/forwardpass /root-of-image
+    && sh deploy/image/root.sh /opt/forwardpass /root-of-image \
+    && python3 deploy/image/sbom.py /opt/forwardpass /root-of-image > /root-of-image/sbom.cdx.json
 
 FROM scratch
 COPY --from=build /root-of-image /
@@ -44,7 +45,13 @@ CMD ["serve", "/models", "--host", "0.0.0.0"]
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["forwardpass", "health"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG CREATED=unknown
+ARG BASE_IMAGE
 LABEL org.opencontainers.image.title="forwardpass" \
     org.opencontainers.image.description="Feed-forward networks as ONNX files, served over gRPC" \
+    org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}"
+    org.opencontainers.image.authors="The Forwardpass authors" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}" \
+    org.opencontainers.image.base.name="${BASE_IMAGE}"

@@ -11,7 +11,7 @@ rm -rf onnxruntime/transformers onnxruntime/quantization onnxruntime/tools onnxr
 rm -rf onnx/backend/test onnx/test onnx/reference
 # Of NumPy: headers and what compiles Fortran.
 rm -rf numpy/_core/include numpy/_core/lib numpy/random/lib numpy/f2py numpy/distutils
-# Of Pygments: colours for five hundred languages, none of which is shown.
+# Of Pygments: colors for five hundred languages, none of which is shown.
 find pygments/lexers -name '[a-z]*.py' -delete
 find . -type d -name tests -prune -exec rm -rf {} +
 find . -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.a' \
