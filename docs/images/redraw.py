@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from forwardpass.models.draw import to_svg
+from forwardpass.models.picture.svg import to_svg
 from forwardpass.models.zoo import ZOO
 
 SHOWN_ROW = {"breast_cancer": 5, "linnerud": 0}
