@@ -47,7 +47,8 @@ def main() -> None:
     figures = {"import": imports(options.repeats)}
     with tempfile.TemporaryDirectory() as folder:
         publish_all(Path(folder) / "models")
-        command = ["-m", "forwardpass.cli", "serve", Path(folder) / "models", "--port", "0"]
+        command: list[str | Path] = ["-m", "forwardpass.cli", "serve", Path(folder) / "models"]
+        command += ["--port", "0"]
         with ServerProcess(*command, "--drain-s", "0") as server:
             figures["call"] = calls(server.target, options.repeats)
             figures["rows"] = rows(server.target, Path(folder), options.repeats)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -36,7 +37,7 @@ CASES = (
     ("large", 1024, (1, 2), 150),
 )
 
-TRANSPORTS = ("grpcio", "asyncio")
+TRANSPORTS = ("asyncio", "grpcio")
 
 
 def main() -> None:
@@ -137,7 +138,7 @@ def _bare(file: Path, network: str, rows: int) -> dict[str, float]:
     return {"cpu_us": median(times), "calls_per_s": 1e6 / median(times)}
 
 
-def _table(results: list[dict]) -> Table:
+def _table(results: list[dict[str, Any]]) -> Table:
     table = Table(
         "network",
         "rows",

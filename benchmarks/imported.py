@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.models import Network
-from forwardpass.models.keras import from_keras
-from forwardpass.models.onnx import from_onnx
-from forwardpass.models.sklearn import from_sklearn
-from forwardpass.models.state import from_state
-from forwardpass.models.torch import from_torch
+from forwardpass.models import ActivationName, Network
+from forwardpass.models.importers.keras import from_keras
+from forwardpass.models.importers.onnx import from_onnx
+from forwardpass.models.importers.policies import from_policy
+from forwardpass.models.importers.sklearn import from_sklearn
+from forwardpass.models.importers.state import from_state
+from forwardpass.models.importers.torch import from_torch
 
 Rows = NDArray[np.float32]
 
@@ -35,10 +36,12 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Yield every case; takes scikit-learn, skl2onnx, torch, onnxscript, Keras and safetensors."""
+    """Yield every case; `benchmarks.importers` says what it takes."""
     warnings.simplefilter("ignore")
     yield from _sklearn()
     yield from _torch()
+    yield from _torch_forwards()
+    yield from _policies()
     yield from _keras()
     yield from _state()
 
@@ -170,6 +173,73 @@ def _torch() -> Iterator[Case]:
     )
 
 
+def _torch_forwards() -> Iterator[Case]:
+    import torch
+    from torch import nn
+
+    class Dueling(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.value = nn.Linear(20, 64), nn.Linear(64, 1)
+            self.side, self.advantage = nn.Linear(10, 64), nn.Linear(64, 4)
+
+        def forward(self, x: Any) -> Any:
+            hidden = torch.relu(self.trunk(x[:, :20]) + self.side(x[:, 20:]))
+            advantage = self.advantage(hidden)
+            q = self.value(hidden) + advantage - advantage.mean(dim=1, keepdim=True)
+            return {"q": q, "level": self.value(hidden).clamp(-0.5, 0.5)}
+
+    torch.manual_seed(0)
+    module, x = Dueling(), torch.randn(200, 30)
+    with torch.no_grad():
+        answers = copy.deepcopy(module).double()(x.double())
+    expected = {name: value.numpy() for name, value in answers.items()}
+    network = from_torch(module, x[:1])
+    yield Case("PyTorch, by example", "dueling head, slices, clamp", network, x.numpy(), expected)
+
+
+def _policies() -> Iterator[Case]:
+    import gymnasium
+    import torch
+    from stable_baselines3 import DQN, PPO, SAC
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    x = np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32)
+
+    def case(
+        kind: str, model: Any, exact: Callable[[Any, Any], Any], output: str
+    ) -> Iterator[Case]:
+        rows, normalize = x[:, : model.observation_space.shape[0]], model.get_vec_normalize_env()
+        given = rows.astype(np.float64)
+        if normalize is not None:
+            given = given - normalize.obs_rms.mean
+            given = (given / np.sqrt(normalize.obs_rms.var + normalize.epsilon)).clip(-10, 10)
+        with torch.no_grad():
+            policy = copy.deepcopy(model.policy).double()
+            expected = exact(policy, torch.from_numpy(given)).numpy()
+        network = from_policy(model)
+        yield Case("stable-baselines3", kind, network, rows, {output: expected})
+
+    def of_ppo(policy: Any, rows: Any) -> Any:
+        return policy.action_net(policy.mlp_extractor.forward_actor(rows)).clamp(-2, 2)
+
+    environment = VecNormalize(DummyVecEnv([lambda: gymnasium.make("Pendulum-v1")]))
+    environment.reset()
+    yield from case("PPO, VecNormalize", PPO("MlpPolicy", environment, seed=0), of_ppo, "action")
+    yield from case(
+        "SAC, squashed actions",
+        SAC("MlpPolicy", "Pendulum-v1", seed=0),
+        lambda policy, rows: 2 * torch.tanh(policy.actor.mu(policy.actor.latent_pi(rows))),
+        "action",
+    )
+    yield from case(
+        "DQN",
+        DQN("MlpPolicy", "MountainCar-v0", seed=0, buffer_size=10),
+        lambda policy, rows: policy.q_net.q_net(rows),
+        "q",
+    )
+
+
 def _keras() -> Iterator[Case]:
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
@@ -203,8 +273,8 @@ def _keras() -> Iterator[Case]:
             model.export(written, format="onnx", verbose=False)
             networks["ONNX of Keras"] = from_onnx(written)
         for importer, network in networks.items():
-            x = np.random.default_rng(1).standard_normal((200, network.input.size))
-            x = x.astype(np.float32)
+            rng = np.random.default_rng(1)
+            x = rng.standard_normal((200, network.input.size)).astype(np.float32)
             answers = exact(keras.ops.convert_to_tensor(x.astype(np.float64)), training=False)
             listed = answers if isinstance(answers, list) else [answers]
             expected = {
@@ -247,7 +317,8 @@ def _state() -> Iterator[Case]:
     torch.manual_seed(0)
     middle = [part for _ in range(10) for part in (nn.Linear(64, 64), nn.Tanh())]
     module = nn.Sequential(nn.Linear(30, 64), nn.Tanh(), *middle, nn.Linear(64, 3))
-    activations = [*["tanh"] * 11, "identity"]
+    hidden: ActivationName = "tanh"
+    activations: list[ActivationName] = [*[hidden] * 11, "identity"]
     x = torch.randn(200, 30)
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     with torch.no_grad():
@@ -259,3 +330,13 @@ def _state() -> Iterator[Case]:
         for importer, path in (("safetensors", tensors), (".npz", arrays)):
             network = from_state(path, activations)
             yield Case(importer, "12 layers", network, x.numpy(), expected)
+    # As Flax has it.
+    params = {
+        f"Dense_{k}": {
+            "kernel": layer.weight.detach().numpy().T,
+            "bias": layer.bias.detach().numpy(),
+        }
+        for k, layer in enumerate(each for each in module if isinstance(each, nn.Linear))
+    }
+    network = from_state({"params": params}, activations)
+    yield Case("parameters of Flax", "12 layers", network, x.numpy(), expected)

@@ -2,8 +2,8 @@
 
 Usage: python -m benchmarks.importers [--write docs/importers.md]
 
-Takes scikit-learn, skl2onnx, torch, onnxscript, Keras, h5py and safetensors. With --write the
-table replaces the one between the marks in the document.
+Takes scikit-learn, skl2onnx, torch, onnxscript, stable-baselines3, Keras, h5py and safetensors.
+With --write the table replaces the one between the marks in the document.
 """
 
 import argparse

@@ -23,7 +23,7 @@ import onnxruntime
 
 from benchmarks.networks import NETWORKS
 from forwardpass.models import Network, Quantized, quantize, to_onnx
-from forwardpass.models.graph import serialize
+from forwardpass.models.file.graph import serialize
 from forwardpass.models.zoo import ZOO
 
 ROWS = (1, 128)

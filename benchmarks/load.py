@@ -71,7 +71,7 @@ class ClosedLoop:
         *,
         connections: int,
         streams: int,
-        core: int = 1,
+        core: int | str = 1,
         meanwhile: Callable[[Callable[[], bool]], None] | None = None,
     ) -> Load:
         """Send calls from as many connections, each with so many in flight.
@@ -105,6 +105,9 @@ class Caller:
         request.raw_input_contents.append(x.astype("<f4").tobytes())
         self._message = request.SerializeToString()
         self._target = target
+        self._metadata = tuple(
+            (name, value) for name, _, value in (f.partition(": ") for f in fields)
+        )
         host, _, port = target.rpartition(":")
         self._loop = ClosedLoop((host, int(port)), self._message, folder, fields)
 
@@ -113,16 +116,16 @@ class Caller:
         with grpc.insecure_channel(
             self._target, options=[("grpc.max_receive_message_length", -1)]
         ) as channel:
-            reply: bytes = channel.unary_unary(METHOD)(self._message, timeout=30)
-            return reply
+            infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+            return infer(self._message, timeout=30, metadata=self._metadata)
 
-    def run(self, calls: int, *, connections: int, streams: int) -> Load:
+    def run(self, calls: int, *, connections: int, streams: int, core: int | str = 1) -> Load:
         """Send calls from as many connections, each with so many in flight.
 
         Raises RuntimeError if one failed.
         """
         reply = len(self.answer())
-        load = self._loop.run(calls, connections=connections, streams=streams)
+        load = self._loop.run(calls, connections=connections, streams=streams, core=core)
         if error := load.error(calls, reply):
             raise RuntimeError(error)
         return load

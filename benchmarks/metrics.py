@@ -1,6 +1,6 @@
 """What metrics cost a call: one server with them and one without, side by side in one run.
 
-Usage: python -m benchmarks.metrics [--turns 20] [--calls 2000] [--transport grpcio asyncio]
+Usage: python -m benchmarks.metrics [--turns 20] [--calls 2000] [--transport asyncio grpcio]
 
 Both servers have tuned their models alike, or they would not do the same work: one that has not
 is started anew. The server with metrics is scraped every second meanwhile, as Prometheus would
@@ -31,8 +31,8 @@ from forwardpass.models import Input, Network, publish
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.metadata import ColumnNames
 from forwardpass.proto.spec import TensorSpec
-from forwardpass.server.drift import Drift
-from forwardpass.server.statistics import Statistics
+from forwardpass.server.engine.drift import Drift
+from forwardpass.server.engine.statistics import Statistics
 
 CASES = (("small", 1), ("small", 64), ("large", 64))
 """Network, rows a call."""
@@ -68,8 +68,8 @@ def main() -> None:
 
 def _measure(transport: str, models: Path, turns: int, calls: int, folder: Path) -> None:
     """Measure over one transport, and print."""
-    serve = ("-m", "forwardpass.cli", "serve", models, "--port", "0", "--drain-s", "0")
-    serve = (*serve, "--transport", transport)
+    serve: tuple[str | Path, ...] = ("-m", "forwardpass.cli", "serve", models, "--port", "0")
+    serve = (*serve, "--drain-s", "0", "--transport", transport)
     with ExitStack() as stack:
         without = stack.enter_context(ServerProcess(*serve))
         watched = (*serve, "--metrics-port", str(METRICS_PORT))
@@ -126,7 +126,9 @@ def _tuned_alike(
 def _max_rows(server: ServerProcess) -> list[int]:
     """Return how many rows each network runs together at most, as the server found out."""
     with grpc.insecure_channel(server.target) as channel:
-        ask = channel.unary_unary("/inference.GRPCInferenceService/ModelConfig")
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelConfig"
+        )
         configs = [
             pb.ModelConfigResponse.FromString(
                 ask(pb.ModelConfigRequest(name=name).SerializeToString(), timeout=30)

@@ -1,5 +1,9 @@
-"""The networks that the benchmarks run."""
+"""The networks that the benchmarks run.
 
+Usage: python -m benchmarks.networks FOLDER writes them there, for a server to compare with.
+"""
+
+import sys
 from pathlib import Path
 
 from forwardpass.models import Network, publish
@@ -15,3 +19,7 @@ NETWORKS = {
 def publish_all(repository: Path) -> dict[str, Path]:
     """Publish every network; return the file of each."""
     return {name: publish(network, repository).path for name, network in NETWORKS.items()}
+
+
+if __name__ == "__main__":
+    publish_all(Path(sys.argv[1]))

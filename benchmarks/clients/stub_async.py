@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 import grpc.aio
+import numpy as np
 
 from benchmarks.clients import X, measure_async
 from benchmarks.clients.stub import METHOD, outputs, request
@@ -19,7 +20,7 @@ async def main() -> None:
             response_deserializer=pb.ModelInferResponse.FromString,
         )
 
-        async def call():
+        async def call() -> np.ndarray:
             return outputs(await infer(request(X), timeout=30))["y"]
 
         await measure_async(call)

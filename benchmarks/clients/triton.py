@@ -15,7 +15,8 @@ def connect(target: str) -> Callable[[], np.ndarray]:
     def call() -> np.ndarray:
         x = InferInput("x", X.shape, "FP32")
         x.set_data_from_numpy(X)
-        return client.infer("small", [x], client_timeout=30).as_numpy("y")
+        y: np.ndarray = client.infer("small", [x], client_timeout=30).as_numpy("y")
+        return y
 
     return call
 

@@ -1,11 +1,14 @@
 """Measure ours beside its field in one run.
 
 Usage: python -m benchmarks.field [--quick] [--json FILE] [--page docs/benchmarks.md]
-[--compare EARLIER.json] [--only NAME]... [--from FILE]
+[--compare EARLIER.json] [--only NAME]... [--from FILE] [--server NAME=HOST:PORT,PID]...
+
+A server that somebody else has started takes part by its address and its process:
+`python -m benchmarks.networks FOLDER` writes the models that it has to serve. Pin it to core 0.
+What it answers has to be right to 1e-4, since its runtime may be another.
 """
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -33,9 +36,9 @@ def main() -> int:
     if options.from_ is not None:
         results = Results.read(options.from_)
     else:
-        results = _run(QUICK if options.quick else FULL, options.only)
+        results = _run(QUICK if options.quick else FULL, options.only, options.server)
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results.data, indent=1) + "\n")
+        results.write(options.json)
     print(claims_table(results))
     if options.page is not None:
         source = options.from_ or options.json
@@ -56,15 +59,23 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--page", type=Path, help="write the document, and its plots beside it")
     parser.add_argument("--compare", type=Path, help="tell what changed since an earlier file")
     parser.add_argument("--only", action="append", help="servers whose name contains this")
+    parser.add_argument(
+        "--server",
+        action="append",
+        default=[],
+        type=Peer.of,
+        metavar="NAME=HOST:PORT,PID",
+        help="a server that runs already, measured in the same turns",
+    )
     parser.add_argument("--from", dest="from_", type=Path, help="measure nothing, read this file")
     return parser.parse_args()
 
 
-def _run(grid: Grid, only: list[str] | None) -> Results:
-    chosen = [peer for peer in peers() if _chosen(peer.name, grid, only)]
+def _run(grid: Grid, only: list[str] | None, foreign: list[Peer]) -> Results:
+    chosen = [*(peer for peer in peers() if _chosen(peer.name, grid, only)), *foreign]
     about = machine()
     # Before anything is timed: environments are made at their first use.
-    found = versions(chosen)
+    found = versions([peer for peer in chosen if peer.foreign is None])
     os.sched_setaffinity(0, {_LOAD_CORE})
     with tempfile.TemporaryDirectory() as folder:
         files = publish_all(Path(folder) / "models")
@@ -76,6 +87,7 @@ def _run(grid: Grid, only: list[str] | None) -> Results:
             "machine": about,
             "versions": found,
             "grid": {"name": grid.name, "rounds": grid.rounds, "repeats": grid.repeats},
+            "foreign": [peer.name for peer in foreign],
             "records": records,
         }
     )
@@ -89,6 +101,7 @@ def _chosen(name: str, grid: Grid, only: list[str] | None) -> bool:
 
 def _rounds(grid: Grid, chosen: list[Peer], files: dict[str, Path]) -> list[Record]:
     records: list[Record] = []
+    ours: dict[str, float] = {}
     begin = time.monotonic()
 
     def say(text: str) -> None:
@@ -100,7 +113,7 @@ def _rounds(grid: Grid, chosen: list[Peer], files: dict[str, Path]) -> list[Reco
         # The other way round each second time, so that nobody is always after the same one.
         for peer in chosen if round_ % 2 == 0 else reversed(chosen):
             say(peer.name)
-            records += measure(peer, files, grid, round_, say)
+            records += measure(peer, files, grid, round_, say, ours)
     return records
 
 

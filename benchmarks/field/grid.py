@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
-from benchmarks.field.peers import RAY_SERVE
+from benchmarks.field.peers import ECHO, OURS_GRPCIO, RAY_SERVE
 
 CLOSED = "closed"
-OPEN = {"open 50 %": 0.5, "open 80 %": 0.8}
+OPEN = {"open 50 %": 0.5}
 """Kinds of load besides: calls that come at a share of the server's own maximum."""
+AT_OURS = "open, half of ours"
+"""Another: calls that come at half of our own maximum, for servers that can answer as many."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,13 @@ class Case:
     callers: int = 0
     """In a closed loop; 0 where the loop is open."""
     load: str = CLOSED
+    over: int = 0
+    """Over how many connections the callers are spread; 0: 8 at most."""
 
     @property
     def connections(self) -> int:
         """Over how many connections the callers are spread."""
-        return min(self.callers, 8)
+        return self.over or min(self.callers, 8)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Grid:
     seconds: float
     """Of load in a measurement of a closed loop."""
     open_seconds: float
+    on_two_cores: tuple[Case, ...] = ()
+    """What servers on two cores are measured with, and that alone."""
     leaves_out: frozenset[str] = frozenset()
     """Servers that are measured only when asked for."""
 
@@ -47,35 +53,34 @@ class Grid:
             raise ValueError("a median takes three measurements")
 
 
+ONE, MANY, SPREAD = Case("small", 1, 1), Case("small", 1, 256), Case("small", 1, 250, over=250)
+SOME, LARGE, HUGE = Case("small", 1, 32), Case("large", 64, 32), Case("large", 1024, 2, over=1)
+SATURATING = Case("large", 8, 32)
+HALF, HALF_OF_OURS = Case("small", 1, load="open 50 %"), Case("small", 1, load=AT_OURS)
+
 FULL = Grid(
     "full",
-    closed=tuple(
-        Case(network, rows, callers)
-        for network in ("tiny", "small", "large")
-        for rows in (1, 8, 64, 1024)
-        for callers in (1, 32, 256)
-        # 256 calls of 1,024 rows in flight are 800 MB of nothing but queue.
-        if rows < 1024 or callers < 256
+    closed=(
+        *(ONE, SOME, MANY, SPREAD),
+        *(Case("small", 64, 32), Case("large", 1, 32), SATURATING, LARGE, HUGE),
     ),
-    open=tuple(
-        Case(network, rows, load=load)
-        for network, rows in (("tiny", 1), ("small", 1), ("small", 64), ("large", 1), ("large", 64))
-        for load in OPEN
-    ),
-    rounds=3,
+    open=(HALF, HALF_OF_OURS),
+    rounds=5,
     repeats=1,
-    seconds=0.6,
-    open_seconds=1.2,
+    seconds=0.4,
+    open_seconds=1.0,
+    on_two_cores=(SATURATING,),
+    leaves_out=frozenset({ECHO, OURS_GRPCIO, RAY_SERVE}),
 )
 
 QUICK = Grid(
     "quick",
-    closed=(Case("small", 1, 32), Case("large", 64, 32)),
-    open=(Case("small", 1, load="open 50 %"),),
+    closed=(SOME, LARGE),
+    open=(HALF,),
     rounds=1,
     repeats=3,
     seconds=0.5,
     open_seconds=0.7,
-    # Its starts alone would take a third of the two minutes.
-    leaves_out=frozenset({RAY_SERVE}),
+    # Ray's starts alone would take a third of the two minutes.
+    leaves_out=frozenset({ECHO, OURS_GRPCIO, RAY_SERVE}),
 )

@@ -45,7 +45,7 @@ def versions(peers: list[Peer]) -> dict[str, dict[str, str]]:
     """Return what each server's environment holds."""
     found = {}
     for peer in peers:
-        command = [peer.python, "-c", _ASK.format(names=_PACKAGES)]
+        command: list[str | Path] = [peer.python, "-c", _ASK.format(names=_PACKAGES)]
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         found[peer.name] = dict(line.split() for line in lines.splitlines())
     return found

@@ -1,29 +1,28 @@
 """The document of a run: tables in Markdown, written from its file alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
 from benchmarks.documents import table
-from benchmarks.field.claims import tail, verdicts
+from benchmarks.field.claims import described, verdicts
 from benchmarks.field.grid import CLOSED, Case
-from benchmarks.field.peers import ECHO, FRAMES
 from benchmarks.field.plots import PLOTS
 from benchmarks.field.results import Figure, Results
 from benchmarks.networks import NETWORKS
 
 _INTRODUCTION = """\
-# Measured against the field
+# Speed compared with other servers
 
-Written by `{command}` from [{json}]({json}); run it again to get yours. Servers have core 0, the
-load core 1, one server at a time; all serve the same ONNX files over the same protocol. Each
-figure is the median of {measurements} measurements, with half the way from the least to the most
-in percent of it. Closed loops are h2load's, of callers that each wait for their answer; in open
-loops calls come at random times at a share of the server's own maximum, and a call's latency
-counts from the time at which it was due. Replies are counted by their bytes, and a sample (in
-open loops all) is compared bit for bit with what onnxruntime answers alone, its `grpc-status`
-included. `echo` is a grpcio server that returns its request: what grpcio itself costs; `frames`
-reads HTTP/2's frames and answers nothing: what load and machine allow any server.
+Written by `{command}` from [{json}]({json}), which has every measurement; run it to measure on your
+machine, `--server NAME=HOST:PORT,PID` adds a server of yours. A server runs on core 0, the load on
+core 1 (with two cores, beside it), one server at a time, all with the same ONNX files over the same
+protocol, as each serves by default. Each figure is the median of {measurements} turns, with half
+the distance from the smallest to the largest in percent; a claim is the median of the ratios of
+each turn. AxB: A connections, each with B calls in flight that wait for their answers; at half load
+calls come at random times, and a latency counts from when its call was due. All replies are counted
+by their bytes, some (at half load all) are compared bit for bit with onnxruntime's. naive is the
+simplest server made of grpcio and onnxruntime; `frames` reads HTTP/2 frames and computes nothing.
 """
 
 
@@ -42,19 +41,14 @@ def page(results: Results, json: Path, images: str) -> str:
     closed = [case for case in cases if case.load == CLOSED]
     open_ = [case for case in cases if case.load != CLOSED]
     sections = [
-        introduction + _pictures(images),
-        "## What has to hold\n\n" + claims_table(results) + _limit(results),
-        "## Calls per second, closed loop\n\n"
-        + _case_table(results, servers, closed, "calls_per_s"),
-        "## CPU microseconds a call, closed loop\n\n"
-        + _case_table(results, servers, closed, "cpu_us"),
-        "## Latency at a share of the server's own maximum, microseconds\n\n"
-        "The 50th and the 99th percentile.\n\n" + _latencies(results, servers, open_),
-        "## Cold start and memory\n\n"
-        "From the start of the process to the first right answer, with one model; resident\n"
-        "memory of all of a server's processes then, and after the load with all models.\n\n"
-        + _starts(results, servers),
-        "## What was left out\n\n" + _errors(results),
+        introduction,
+        "## What holds\n\n" + claims_table(results),
+        _pictures(images),
+        "## CPU microseconds a call\n\n" + _case_table(results, servers, closed, "cpu_us"),
+        "## Calls a second\n\n" + _case_table(results, servers, closed, "calls_per_s"),
+        "## Latency, microseconds: p50, p99\n\n" + _latencies(results, servers, open_),
+        "## Start and memory\n\n" + _starts(results, servers),
+        "## Measurements that were not used\n\n" + _errors(results),
         "## Machine and versions\n\n" + _machine(results),
     ]
     return "\n\n".join(section.strip() for section in sections) + "\n"
@@ -64,7 +58,6 @@ def claims_table(results: Results) -> str:
     """Return the claims with what was measured, as Markdown."""
     rows = [
         [
-            verdict.server,
             verdict.claim.text,
             f"{'at least' if verdict.claim.at_least else 'at most'} {verdict.claim.bound:g}",
             _range(verdict.figure),
@@ -72,16 +65,7 @@ def claims_table(results: Results) -> str:
         ]
         for verdict in verdicts(results)
     ]
-    return table(("server", "ratio or time", "bound", "measured", ""), rows)
-
-
-def _limit(results: Results) -> str:
-    """Say how even the latencies are of servers that compute nothing, on this machine."""
-    found = [(name, tail(results, name)) for name in (ECHO, FRAMES)]
-    told = [f"of `{name}` {_range(figure)}" for name, figure in found if figure is not None]
-    if not told:
-        return ""
-    return f"\n\np99 over p50 at half load, of servers that compute nothing: {', '.join(told)}."
+    return table(("ratio or time", "bound", "measured", "result"), rows)
 
 
 def _pictures(images: str) -> str:
@@ -92,11 +76,11 @@ def _case_table(
     results: Results, servers: Sequence[str], cases: Sequence[Case], metric: str
 ) -> str:
     rows = [
-        [*_named(case), str(case.callers)]
+        [described(case)]
         + [_written(results.figure(server, case, metric), 0) for server in servers]
         for case in cases
     ]
-    return table(("network", "rows", "callers", *servers), rows)
+    return table(("network, rows, load", *servers), rows)
 
 
 def _latencies(results: Results, servers: Sequence[str], cases: Sequence[Case]) -> str:
@@ -107,11 +91,8 @@ def _latencies(results: Results, servers: Sequence[str], cases: Sequence[Case]) 
     measured = [
         server for server in servers if any(results.figure(server, c, "p50_us") for c in cases)
     ]
-    rows = [
-        [*_named(case), case.load.removeprefix("open "), *(both(name, case) for name in measured)]
-        for case in cases
-    ]
-    return table(("network", "rows", "load", *measured), rows)
+    rows = [[described(case), *(both(name, case) for name in measured)] for case in cases]
+    return table(("network, rows, load", *measured), rows)
 
 
 def _starts(results: Results, servers: Sequence[str]) -> str:
@@ -123,40 +104,45 @@ def _starts(results: Results, servers: Sequence[str]) -> str:
         [
             server,
             _written(results.figure(server, "start", "start_s"), 2),
+            _written(results.figure(server, "start", "start_cpu_s"), 2),
             mebibytes(server, "start"),
             mebibytes(server, "after load"),
         ]
         for server in servers
         if results.figure(server, "start", "start_s") is not None
     ]
-    return table(("server", "start, s", "memory then, MiB", "memory after load, MiB"), rows)
+    return table(
+        (
+            "server",
+            "first answer, s",
+            "CPU until then, s",
+            "memory then, MiB",
+            "after the load, MiB",
+        ),
+        rows,
+    )
 
 
 def _errors(results: Results) -> str:
     rows = [[server, case, _one_line(text)] for server, case, text in results.errors()]
     if not rows:
         return "Nothing: every answer was whole, and every answer that was compared was right."
-    return "Measurements with a failed or wrong answer count nowhere above.\n\n" + table(
+    return "Measurements with a failed or wrong answer are in no table above.\n\n" + table(
         ("server", "case", "what went wrong"), rows
     )
 
 
 def _machine(results: Results) -> str:
-    parts = [[name, str(value)] for name, value in results.data["machine"].items()]
-    environments = [
-        [server, ", ".join(f"{name} {number}" for name, number in found.items())]
-        for server, found in results.data["versions"].items()
-    ]
-    return table(("", ""), parts) + "\n\n" + table(("server", "environment"), environments)
+    about = "; ".join(f"{name}: {value}" for name, value in results.data["machine"].items())
+    found = "; ".join(
+        f"{server}: {', '.join(f'{name} {number}' for name, number in packages.items())}"
+        for server, packages in results.data["versions"].items()
+    )
+    return "\n\n".join(fill(text, 100, break_long_words=False) for text in (about, found))
 
 
 def _place(case: Case) -> tuple[int, int, int, str]:
     return list(NETWORKS).index(case.network), case.rows, case.callers, case.load
-
-
-def _named(case: Case) -> Iterator[str]:
-    yield "-".join(map(str, NETWORKS[case.network].sizes))
-    yield f"{case.rows:,}"
 
 
 def _written(figure: Figure | None, digits: int) -> str:
@@ -169,8 +155,9 @@ def _written(figure: Figure | None, digits: int) -> str:
 def _range(figure: Figure | None) -> str:
     if figure is None:
         return ""
-    text = f"{figure.median:.2f}"
-    return f"{text} ({figure.low:.2f} to {figure.high:.2f})" if figure.count > 1 else text
+    digits = 2 if figure.median >= 0.1 else 3
+    low, text, high = (f"{each:.{digits}f}" for each in (figure.low, figure.median, figure.high))
+    return f"{text} ({low} to {high})" if figure.count > 1 else text
 
 
 def _one_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,9 +11,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnxruntime
-from tests.conformance.environments import ROOT, python_with
+
+if TYPE_CHECKING:  # The same file, by the name that mypy knows it under: it can have one alone.
+    from conformance.environments import ROOT, python_with
+else:
+    from tests.conformance.environments import ROOT, python_with
 
 ALONE = "onnxruntime alone"
 """No server: the runtime in the process that measures."""
@@ -22,7 +28,10 @@ NAIVE = "naive grpcio"
 MLSERVER = "MLServer"
 RAY_SERVE = "Ray Serve"
 OURS = "Forwardpass"
-"""Begins the name of each of ours."""
+"""As it serves without an option."""
+OURS_GRPCIO = "Forwardpass, grpcio"
+OURS_ON_TWO = "Forwardpass, 2 processes"
+NAIVE_ON_TWO = "naive grpcio, 2 cores"
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,19 @@ class Peer:
     """Of the models' folder, the port, and an empty folder that it may write to."""
     requires: tuple[str, ...] = ()
     """Packages of an environment of its own; none for ours."""
+    cores: str = "0"
+    """Those that it is pinned to, as taskset takes them."""
+    foreign: tuple[str, int, int] | None = None
+    """Host, port and process of a server that somebody else has started; None: ours to start."""
+
+    @classmethod
+    def of(cls, text: str) -> "Peer":
+        """Read `NAME=HOST:PORT,PID`; raises ValueError."""
+        found = re.fullmatch(r"([^=|]+)=\[?([^,\]]+)\]?:(\d+),(\d+)", text)
+        if found is None:
+            raise ValueError(f"server: expected NAME=HOST:PORT,PID, got {text!r}")
+        name, host, port, pid = found.groups()
+        return cls(name, _not_ours, foreign=(host, int(port), int(pid)))
 
     @property
     def python(self) -> Path:
@@ -61,20 +83,25 @@ def python_of(requires: tuple[str, ...]) -> Path:
 
 
 def peers() -> list[Peer]:
-    """Return every server, ours once for each of its transports."""
+    """Return every server that is started here."""
+    two = [Peer(NAIVE_ON_TWO, _naive, cores="0,1")]
+    if offers("--processes"):
+        two.insert(0, Peer(OURS_ON_TWO, _ours("--processes", "2"), cores="0,1"))
     return [
-        *(_ours(transport) for transport in transports()),
+        Peer(OURS, _ours()),
+        Peer(OURS_GRPCIO, _ours("--transport", "grpcio")),
         Peer(NAIVE, _naive),
-        Peer(MLSERVER, _mlserver, ("mlserver==1.7.*",)),
+        Peer(MLSERVER, mlserver, ("mlserver==1.7.*",)),
         Peer("KServe", _kserve, ("kserve",)),
         Peer(RAY_SERVE, _ray, ("ray[serve]",)),
         Peer(ECHO, _echo),
         Peer(FRAMES, _frames),
+        *two,
     ]
 
 
-def transports() -> list[str]:
-    """Return the transports that `forwardpass serve` offers, as its help tells them."""
+def offers(option: str) -> bool:
+    """Return whether `forwardpass serve` has an option, as its help tells."""
     help_ = subprocess.run(
         [*_FORWARDPASS, "serve", "--help"],
         capture_output=True,
@@ -82,21 +109,22 @@ def transports() -> list[str]:
         check=True,
         env={**os.environ, "COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"},
     ).stdout
-    lines = [line for line in help_.splitlines() if "--transport" in line]
-    return [name for name in ("grpcio", "asyncio") if lines and name in lines[0]] or ["grpcio"]
+    return option in help_
 
 
 _FORWARDPASS = [sys.executable, "-m", "forwardpass.cli"]
 
 
-def _ours(transport: str) -> Peer:
+def _ours(*options: str) -> Callable[[Path, int, Path], Started]:
     def start(models: Path, port: int, _: Path) -> Started:
-        command = [*_FORWARDPASS, "serve", models, "--port", str(port), "--drain-s", "0"]
-        if len(transports()) > 1:
-            command += ["--transport", transport]
-        return Started(command)
+        command: list[str | Path] = [*_FORWARDPASS, "serve", models]
+        return Started([*command, "--port", str(port), "--drain-s", "0", *options])
 
-    return Peer(f"{OURS}, {transport}", start)
+    return start
+
+
+def _not_ours(*_: object) -> Started:
+    raise RuntimeError("somebody else has started it")
 
 
 def _program(name: str, *arguments: str | Path, requires: tuple[str, ...] = ()) -> Started:
@@ -136,8 +164,11 @@ def _ray(models: Path, port: int, _: Path) -> Started:
     return _program("ray_server", *arguments, requires=("ray[serve]",))
 
 
-def _mlserver(models: Path, port: int, folder: Path) -> Started:
-    """MLServer with the runtime that the conformance tests serve with."""
+def mlserver(models: Path, port: int, folder: Path) -> Started:
+    """MLServer with the runtime that the conformance tests serve with.
+
+    Its port of HTTP is in the folder's settings.json.
+    """
     for file in models.glob("*/1/model.onnx"):
         home = folder / file.parents[1].name
         home.mkdir()

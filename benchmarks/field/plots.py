@@ -10,7 +10,6 @@ mpl.use("svg")
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.field.grid import OPEN, Case
 from benchmarks.field.results import Results
@@ -60,37 +59,6 @@ def _throughput(results: Results, axes: Axes) -> None:
     axes.legend()
 
 
-def _cpu_by_rows(results: Results, axes: Axes) -> None:
-    """Draw CPU per call over the rows of a call, a line for each server."""
-    for server in results.servers():
-        points = []
-        for case in results.cases():
-            # Alone there is one caller at most.
-            if case.network == "small" and case.callers in (1, 32):
-                figure = results.figure(server, case, "cpu_us")
-                if figure is not None and (case.callers == 32 or server.endswith("alone")):
-                    points.append((case.rows, figure))
-        if points:
-            axes.errorbar(
-                [rows for rows, _ in points],
-                [figure.median for _, figure in points],
-                [
-                    [figure.median - figure.low for _, figure in points],
-                    [figure.high - figure.median for _, figure in points],
-                ],
-                label=server,
-                marker="o",
-                markersize=3,
-                capsize=2,
-            )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("rows a call")
-    axes.set_ylabel("CPU microseconds a call")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.legend()
-
-
 def _tails(results: Results, axes: Axes) -> None:
     """Draw latency at half load and at 80 %: from the median to the 99th percentile."""
     servers = [
@@ -115,17 +83,6 @@ def _tails(results: Results, axes: Axes) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("microseconds")
     axes.legend()
-
-
-def _starts(results: Results, axes: Axes) -> None:
-    """Draw seconds from the start of the process to the first answer."""
-    servers = [name for name in results.servers() if results.figure(name, "start", "start_s")]
-    _bars(results, axes, servers, "start", "start_s", 0.0, 0.6, None)
-    _name_places(axes, servers, 0.0)
-    axes.set_xscale("log")
-    axes.set_xlabel("seconds")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _name_places(axes: Axes, servers: list[str], offset: float) -> None:
@@ -158,8 +115,6 @@ def _bars(
 
 
 PLOTS = (
-    Plot("throughput.svg", "1 row, 32 callers", _throughput),
-    Plot("cpu_by_rows.svg", "30-64-32-2, 32 callers (onnxruntime alone: 1)", _cpu_by_rows),
+    Plot("throughput.svg", "Calls a second: 1 row, 8x4", _throughput),
     Plot("tails.svg", "30-64-32-2, 1 row: latency from the 50th to the 99th percentile", _tails),
-    Plot("starts.svg", "Process start to first answer, one model", _starts),
 )

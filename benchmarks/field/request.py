@@ -26,11 +26,7 @@ class Expected:
             reply = pb.ModelInferResponse.FromString(message)
         except Exception:
             return False
-        carried = list(reply.raw_output_contents) or [
-            np.asarray(tensor.contents.fp32_contents, np.float32).tobytes()
-            for tensor in reply.outputs
-        ]
-        if carried != self.outputs:
+        if _carried(reply) != self.outputs:
             return False
         self._last_right = message
         return True
@@ -45,6 +41,32 @@ class Exactly:
     def right(self, message: bytes) -> bool:
         """Return whether it is this message."""
         return message == self.message
+
+
+@dataclass
+class Close:
+    """What a server with a runtime of its own has to answer: the same numbers, to 1e-4."""
+
+    outputs: list[NDArray[np.float32]]
+
+    def right(self, message: bytes) -> bool:
+        """Return whether a reply carries the outputs, but for rounding."""
+        try:
+            reply = pb.ModelInferResponse.FromString(message)
+            carried = _carried(reply)
+        except Exception:
+            return False
+        return len(carried) == len(self.outputs) and all(
+            len(got) == 4 * wanted.size
+            and np.allclose(np.frombuffer(got, "<f4"), wanted.ravel(), rtol=1e-4, atol=1e-5)
+            for got, wanted in zip(carried, self.outputs, strict=True)
+        )
+
+
+def _carried(reply: pb.ModelInferResponse) -> list[bytes]:
+    return list(reply.raw_output_contents) or [
+        np.asarray(tensor.contents.fp32_contents, np.float32).tobytes() for tensor in reply.outputs
+    ]
 
 
 def rows(network: str, count: int) -> NDArray[np.float32]:
@@ -71,4 +93,13 @@ def session(file: Path) -> onnxruntime.InferenceSession:
 
 def expected(file: Path, x: NDArray[np.float32]) -> Expected:
     """Compute in this process what a server has to answer."""
-    return Expected([np.asarray(array).tobytes() for array in session(file).run(None, {"x": x})])
+    return Expected([array.tobytes() for array in _outputs(file, x)])
+
+
+def nearly(file: Path, x: NDArray[np.float32]) -> Close:
+    """Compute in this process what a server with another runtime has to answer."""
+    return Close(_outputs(file, x))
+
+
+def _outputs(file: Path, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [np.asarray(array) for array in session(file).run(None, {"x": x})]

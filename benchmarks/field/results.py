@@ -1,7 +1,7 @@
 """The measurements of a run, as medians with their spread, and as ratios of two servers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -44,8 +44,15 @@ class Results:
 
     @classmethod
     def read(cls, file: Path) -> "Results":
-        """Read a file that a run wrote."""
-        return cls(json.loads(file.read_text()))
+        """Read a file that `write` wrote."""
+        data = json.loads(file.read_text())
+        return cls({**data, "records": list(_unpacked(data.pop("tables")))})
+
+    def write(self, file: Path) -> None:
+        """Write a file that `read` reads: to eight digits, a table a line."""
+        data = {name: value for name, value in self.data.items() if name != "records"}
+        tables = ",\n".join(json.dumps(each) for each in _packed(self.records))
+        file.write_text(f'{json.dumps(data, indent=1)[:-2]},\n "tables": [\n{tables}\n]}}\n')
 
     def servers(self) -> list[str]:
         """Return the servers in the order in which they were measured."""
@@ -73,30 +80,68 @@ class Results:
         """Return the median and spread of what was measured."""
         return Figure.of(self.values(server, what, metric))
 
-    def ratio(self, server: str, other: str, what: Case | str, metric: str) -> Figure | None:
-        """Return one server's figures over another's, each measured in the same turn."""
-        ours, theirs = (self.values(name, what, metric) for name in (server, other))
+    def ratio(
+        self, server: str, other: str, what: Case | str, metric: str, theirs: Case | None = None
+    ) -> Figure | None:
+        """Return one server's figures over another's, each measured in the same turn.
+
+        theirs: The other's case; None: the same.
+        """
+        return self._over(
+            self.values(server, what, metric), self.values(other, theirs or what, metric)
+        )
+
+    @staticmethod
+    def _over(ours: dict[Turn, float], theirs: dict[Turn, float]) -> Figure | None:
         return Figure.of({turn: ours[turn] / theirs[turn] for turn in ours if theirs.get(turn)})
 
     def errors(self) -> list[tuple[str, str, str]]:
-        """Return server, case and what went wrong, of every measurement that is left out."""
+        """Return server, case and what went wrong, in order, of all that is left out."""
         found = []
         for record in self.records:
             if record["kind"] == "failure":
                 found.append((record["server"], "start", record["error"].splitlines()[0]))
             for error, count in record.get("errors", {}).items():
                 found.append((record["server"], described(_case(record)), f"{count} x {error}"))
-        return found
+        return sorted(found)
+
+
+def _packed(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a table for each server and kind of record: names once, in place of in each record."""
+    tables: dict[tuple[Any, ...], list[list[Any]]] = {}
+    for record in records:
+        fields = {
+            name: float(f"{value:.8g}") if isinstance(value, float) else value
+            for name, value in record.items()
+            if name not in ("kind", "server") and (name, value) != ("errors", {})
+        }
+        key = (record["kind"], record["server"], tuple(fields))
+        tables.setdefault(key, []).append(list(fields.values()))
+    return [
+        {"kind": kind, "server": server, "columns": columns, "rows": rows}
+        for (kind, server, columns), rows in tables.items()
+    ]
+
+
+def _unpacked(tables: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for table in tables:
+        for row in table["rows"]:
+            fields = dict(zip(table["columns"], row, strict=True))
+            yield {"kind": table["kind"], "server": table["server"], **fields}
 
 
 def described(case: Case) -> str:
     """Return a case in a few words."""
     load = f"{case.callers} callers" if case.callers else case.load
+    if case.over > 1:
+        load += f" on {case.over} connections"
     return f"{case.network}, {case.rows} rows, {load}"
 
 
 def _case(record: dict[str, Any]) -> Case:
-    return Case(record["network"], record["rows"], record["callers"], record["load"])
+    return Case(
+        record["network"], record["rows"], record["callers"], record["load"], record.get("over", 0)
+    )
 
 
 def _is(record: dict[str, Any], case: Case) -> bool:

@@ -6,6 +6,7 @@ Usage: python -m benchmarks.servers.kserve_server MODELS PORT HTTP_PORT
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
 
@@ -15,13 +16,13 @@ from benchmarks.servers.onnx_models import sessions
 class OnnxModel(Model):
     """One session; KServe decodes and encodes."""
 
-    def __init__(self, name, session):
+    def __init__(self, name: str, session: Any) -> None:
         super().__init__(name)
         self.session = session
         self.outputs = [output.name for output in session.get_outputs()]
         self.ready = True
 
-    async def predict(self, payload: InferRequest, *_, **__):
+    async def predict(self, payload: InferRequest, *_: Any, **__: Any) -> InferResponse:
         """Run the tensors; the answer travels in raw form, as the request did."""
         feeds = {tensor.name: tensor.as_numpy() for tensor in payload.inputs}
         outputs = []

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import grpc
 import ray
@@ -18,7 +19,7 @@ from benchmarks.servers import SERVICE
 from forwardpass.proto import inference_pb2 as pb
 
 
-def add_inference_service(servicer, server):
+def add_inference_service(servicer: Any, server: grpc.Server) -> None:
     """Add ModelInfer to Ray's server; imported by its proxy, by name."""
     handler = grpc.unary_unary_rpc_method_handler(
         servicer.ModelInfer,
@@ -44,17 +45,19 @@ QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 class Inference:
     """The replica."""
 
-    def __init__(self, models):
+    def __init__(self, models: str) -> None:
         from benchmarks.servers.onnx_models import infer, sessions
 
         self.loaded, self.infer = sessions(Path(models)), infer
 
-    async def ModelInfer(self, request):  # noqa: N802 - the protocol's name
+    async def ModelInfer(  # noqa: N802 - the protocol's name
+        self, request: pb.ModelInferRequest
+    ) -> pb.ModelInferResponse:
         """Answer one call."""
         return self.infer(self.loaded, request)
 
 
-def main():
+def main() -> None:
     """Serve until told to end."""
     models, port, http_port = sys.argv[1:]
     ended = threading.Event()
@@ -67,7 +70,8 @@ def main():
         grpc_options=gRPCOptions(port=int(port), grpc_servicer_functions=[service]),
         logging_config=QUIET,
     )
-    serve.run(Inference.bind(models))
+    deployment: Any = Inference  # what Ray's decorator makes of it
+    serve.run(deployment.bind(models))
     ended.wait()
     serve.shutdown()
     ray.shutdown()
