@@ -1,7 +1,9 @@
 """The main job from end to end: define, export, serve over a real socket, predict."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
@@ -11,9 +13,15 @@ from support.networks import networks, rows
 
 from forwardpass.client import Client
 from forwardpass.models import ExportProofError, Network, forward, publish, rounding_bound
+from forwardpass.models.activations import activation_of
 from forwardpass.models.zoo import ZOO
+from forwardpass.proto.metadata import BATCH_INVARIANT
 from forwardpass.server.app import Server
 from forwardpass.server.config import Config
+
+PLACED = ("elu", "mish", "selu", "softplus")
+"""Activations whose last bits depend on the place of a row where layers have other widths than
+multiples of four."""
 
 
 @settings(
@@ -37,8 +45,14 @@ def test_every_network_answers_within_the_bound_that_rounding_explains(data: st.
             batch = client.predict(network.name, x)
             assert_within_bound(network, x, batch)
             one = client.predict(network.name, x[0])
-            for name, answer in one.items():
-                np.testing.assert_array_equal(answer, batch[name][0])
+            if client.metadata(network.name).properties[BATCH_INVARIANT] == "true":
+                for name, answer in one.items():
+                    np.testing.assert_array_equal(answer, batch[name][0])
+            else:
+                # onnxruntime's last bits depend on the place of a row: known from the graph.
+                placed = [layer for layer in network.layers if layer.units % 4]
+                assert any(activation_of(layer.activation).name in PLACED for layer in placed)
+                assert_within_bound(network, x[:1], {n: a[np.newaxis] for n, a in one.items()})
 
 
 def test_every_example_network_answers_its_held_out_rows_to_2e_6(tmp_path: Path) -> None:
@@ -76,7 +90,9 @@ def target(server: Server) -> str:
     return f"127.0.0.1:{server.port}"
 
 
-def assert_within_bound(network: Network, x: NDArray[np.float32], answers: object) -> None:
+def assert_within_bound(
+    network: Network, x: NDArray[np.float32], answers: Mapping[str, NDArray[Any]]
+) -> None:
     reference, bounds = forward(network, x), rounding_bound(network, x)
     for name, bound in bounds.items():
         sure = np.isfinite(bound)

@@ -41,6 +41,7 @@ def address() -> Iterator[tuple[str, int]]:
             ("grpc.max_concurrent_streams", 3),
         ],
     )
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]]
     methods = {name: grpc.unary_unary_rpc_method_handler(f) for name, f in handlers.items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -60,14 +61,16 @@ def test_messages_of_any_size_are_answered(address: tuple[str, int], size: int) 
     assert not outcome.errors
 
 
-def test_answers_that_are_alike_and_such_that_differ_are_told_apart(
+def test_equal_answers_and_different_ones_are_distinguished(
     address: tuple[str, int],
 ) -> None:
     got: list[bytes] = []
 
-    outcome = send(
-        address, f"/{SERVICE}/Number", b"m", lambda m: got.append(m) is None, np.zeros(300)
-    )
+    def keep(message: bytes) -> bool:
+        got.append(message)
+        return True
+
+    outcome = send(address, f"/{SERVICE}/Number", b"m", keep, np.zeros(300))
 
     assert not outcome.errors
     assert sorted(map(int, got)) == [number // 3 for number in range(300)]
@@ -78,7 +81,8 @@ def test_the_server_of_frames_alone_answers_nothing_to_every_call(size: int) -> 
     message = bytes(size)
     with ServerProcess("-m", "benchmarks.servers.frames") as server:
         with grpc.insecure_channel(server.target) as channel:
-            assert channel.unary_unary("/a/b")(message, timeout=30) == b""
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/a/b")
+            assert call(message, timeout=30) == b""
         host, _, port = server.target.rpartition(":")
 
         outcome = send((host, int(port)), "/a/b", message, lambda got: got == b"", np.zeros(50))

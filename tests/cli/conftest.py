@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import onnx_files
-from support.command import Serving, serving
+from support.command import COMMAND, Serving, serving
 
 from forwardpass.models import Dense, Input, Network, Output, publish
 from forwardpass.models.zoo import ZOO
@@ -49,10 +49,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Serving]:
-    with serving(repository, "--port", "0", timeout_s=600) as server:
+    # As users start it, with an interpreter of its own.
+    with serving(repository, "--port", "0", timeout_s=600, program=COMMAND) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def patients() -> np.ndarray:
-    return ZOO["breast_cancer"].held_out().x[:3]
+    return np.asarray(ZOO["breast_cancer"].held_out().x[:3])

@@ -13,6 +13,7 @@ COMMANDS = (
     "inspect",
     "draw",
     "serve",
+    "ui",
     "token",
     "predict",
     "health",
@@ -23,7 +24,7 @@ COMMANDS = (
 SCRIPT = Path(sys.executable).parent / "forwardpass"
 
 
-def test_help_tells_what_every_command_does() -> None:
+def test_help_reports_what_every_command_does() -> None:
     done = run("--help", columns=80)
     assert (done.code, done.stderr) == (0, "")
     for command in COMMANDS:
@@ -96,7 +97,16 @@ def test_what_is_not_installed_is_named_with_the_fix() -> None:
         )
 
 
-def test_the_options_are_known_without_numpy_grpc_or_onnx() -> None:
-    program = "import sys, forwardpass.cli.app; print(*sys.modules)"
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_are_known_without_numpy_grpc_or_onnx(command: str) -> None:
+    program = (
+        "import sys, typer; from forwardpass.cli.app import app; "
+        f"command = typer.main.get_command(app).commands[{command!r}]; "
+        "command.get_params(typer.Context(command)); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert not {"numpy", "grpc", "onnx", "onnxruntime"} & set(done.stdout.split())
+    modules = set(done.stdout.split())
+    assert "forwardpass.cli.app" in modules
+    assert not {"numpy", "grpc", "onnx", "onnxruntime"} & modules
+    # The settings of a server cost every other command a start.
+    assert ("forwardpass.server" in modules) == (command == "serve")

@@ -29,7 +29,7 @@ SOON = Retry(first_s=0.001)
 W = np.array([[1, 0], [0, 2], [4, 8]], dtype=np.float32)
 
 
-def write_reply(arrays: Arrays, *, typed: bool = False, **fields: str) -> bytes:
+def write_reply(arrays: Arrays, *, typed: bool = False, **fields: Any) -> bytes:
     """Write a ModelInferResponse with the arrays as raw or as typed contents."""
     reply = pb.ModelInferResponse(**fields)
     for name, array in arrays.items():
@@ -94,7 +94,7 @@ class OipServer:
 
     def start(self, credentials: grpc.ServerCredentials | None = None) -> grpc.Server:
         server = grpc.server(ThreadPoolExecutor(max_workers=16))
-        handlers = {
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(
                 lambda request, context, name=name: self._answer(name, request, context)
             )

@@ -29,16 +29,16 @@ def causes() -> list[type[ClientError]]:
     ]
 
 
-def test_every_status_code_has_a_cause():
+def test_every_status_code_has_a_cause() -> None:
     assert set(ERRORS) == set(grpc.StatusCode)
 
 
-def test_every_cause_is_public():
+def test_every_cause_is_public() -> None:
     assert {cause.__name__ for cause in causes()} <= set(forwardpass.client.__all__)
 
 
 @pytest.mark.parametrize("code", grpc.StatusCode)
-def test_an_rpc_error_keeps_its_code_and_text(code):
+def test_an_rpc_error_keeps_its_code_and_text(code) -> None:
     error = from_rpc_error(Failed(code, "because"), target="host:1", model="m")
     assert type(error) is ERRORS[code]
     assert error.code is code
@@ -46,7 +46,7 @@ def test_an_rpc_error_keeps_its_code_and_text(code):
     assert str(error) == "host:1: model 'm': because"
 
 
-def test_a_model_that_the_server_names_is_not_named_twice():
+def test_a_model_that_the_server_names_is_not_named_twice() -> None:
     text = "model 'm', input 'x': wrong"
     error = from_rpc_error(
         Failed(grpc.StatusCode.INVALID_ARGUMENT, text), target="host:1", model="m"
@@ -54,12 +54,12 @@ def test_a_model_that_the_server_names_is_not_named_twice():
     assert str(error) == f"host:1: {text}"
 
 
-def test_an_rpc_error_without_a_text_names_its_code():
+def test_an_rpc_error_without_a_text_names_its_code() -> None:
     error = from_rpc_error(Failed(grpc.StatusCode.ABORTED, None), target="host:1")
     assert str(error) == "host:1: ABORTED without a text"
 
 
-def test_a_text_of_grpc_itself_gets_a_fix():
+def test_a_text_of_grpc_itself_gets_a_fix() -> None:
     error = from_rpc_error(
         Failed(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"), target="host:1"
     )
@@ -74,12 +74,12 @@ def test_a_text_of_grpc_itself_gets_a_fix():
         (errors.ServerUnavailableError, ConnectionError),
     ],
 )
-def test_a_cause_with_a_builtin_equivalent_is_that_too(cause, builtin):
+def test_a_cause_with_a_builtin_equivalent_is_that_too(cause, builtin) -> None:
     assert issubclass(cause, builtin)
 
 
 @pytest.mark.parametrize("cause", causes(), ids=lambda cause: cause.__name__)
-def test_an_error_survives_pickling(cause):
+def test_an_error_survives_pickling(cause) -> None:
     error = cause("because", code=grpc.StatusCode.INTERNAL, target="host:1", model="m")
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is cause

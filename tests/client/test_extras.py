@@ -5,14 +5,17 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import grpc
 import grpc.aio
 import numpy as np
 import pytest
+from client.conftest import OipServer
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from support.certificates import write_self_signed
+from support.clients import AnyClient
 from support.proxy import Proxy
 
 from forwardpass.client import (
@@ -22,7 +25,7 @@ from forwardpass.client import (
     ClientError,
     UnauthenticatedError,
 )
-from forwardpass.client._channel import _is_loopback
+from forwardpass.client._grpc.channel import _is_loopback
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def secure(make_server, certificate):
 # Tokens
 
 
-def test_a_token_goes_with_each_call_over_tls(secure, connect):
+def test_a_token_goes_with_each_call_over_tls(secure, connect: Callable[..., AnyClient]) -> None:
     target, ca_file = secure
     with connect(target, tls=True, ca_file=ca_file, token="good") as client:
         assert client.predict("net", [1, 2, 3])["total"] == 6
@@ -74,14 +77,18 @@ def test_a_token_goes_with_each_call_over_tls(secure, connect):
 
 
 @pytest.mark.parametrize("token", [None, "bad"])
-def test_no_token_and_a_wrong_one_are_unauthenticated(secure, connect, token):
+def test_no_token_and_a_wrong_one_are_unauthenticated(
+    secure, connect: Callable[..., AnyClient], token
+) -> None:
     target, ca_file = secure
     with connect(target, tls=True, ca_file=ca_file, token=token) as client:
         with pytest.raises(UnauthenticatedError, match="who are you"):
             client.predict("net", [1, 2, 3])
 
 
-def test_a_function_is_asked_for_the_token_that_is_valid_now(secure, connect):
+def test_a_function_is_asked_for_the_token_that_is_valid_now(
+    secure, connect: Callable[..., AnyClient]
+) -> None:
     target, ca_file = secure
     tokens = iter(["good 1", "good 2", "good 3", "bad"])
     with connect(target, tls=True, ca_file=ca_file, token=lambda: next(tokens)) as client:
@@ -92,7 +99,7 @@ def test_a_function_is_asked_for_the_token_that_is_valid_now(secure, connect):
             client.predict("net", [1, 2, 3])
 
 
-def test_a_token_is_not_sent_in_plain_text(connect):
+def test_a_token_is_not_sent_in_plain_text(connect: Callable[..., AnyClient]) -> None:
     text = "token: expected with tls=True, got plain text to '127.0.0.1:1', where whoever listens"
     with pytest.raises(ValueError, match=re.escape(text)):
         connect("127.0.0.1:1", token="secret")
@@ -105,7 +112,9 @@ def test_a_token_is_not_sent_in_plain_text(connect):
 
 @pytest.mark.parametrize("token", ["secret\n", "s\0cret", "s\u00e9cret"])
 @pytest.mark.parametrize("settings", [{"tls": True}, {"plaintext_token": True}])
-def test_a_token_that_grpc_would_not_send_is_refused_untold(server, connect, settings, token):
+def test_a_token_that_grpc_would_not_send_is_refused_untold(
+    server: OipServer, connect: Callable[..., AnyClient], settings, token
+) -> None:
     with pytest.raises(ValueError, match="token: expected printable ASCII, got ") as caught:
         connect(server.target, token=token, **settings)
     assert "cret" not in str(caught.value)
@@ -115,7 +124,9 @@ class TokenServiceAwayError(Exception):
     """What a caller's own function may raise."""
 
 
-def test_a_function_that_fails_is_not_a_server_that_is_away(secure, connect):
+def test_a_function_that_fails_is_not_a_server_that_is_away(
+    secure, connect: Callable[..., AnyClient]
+) -> None:
     target, ca_file = secure
     asked = []
 
@@ -135,7 +146,9 @@ def test_a_function_that_fails_is_not_a_server_that_is_away(secure, connect):
     assert len(asked) == 1
 
 
-def test_a_function_that_returns_no_text_is_told_so(secure, connect):
+def test_a_function_that_returns_no_text_is_reported(
+    secure, connect: Callable[..., AnyClient]
+) -> None:
     target, ca_file = secure
     with (
         connect(target, tls=True, ca_file=ca_file, token=lambda: b"secret") as client,
@@ -147,7 +160,9 @@ def test_a_function_that_returns_no_text_is_told_so(secure, connect):
     assert "secret" not in str(caught.value)
 
 
-def test_a_function_whose_token_grpc_would_not_send_is_told_so_without_the_secret(secure, connect):
+def test_a_function_whose_token_grpc_would_not_send_is_reported_without_the_secret(
+    secure, connect: Callable[..., AnyClient]
+) -> None:
     target, ca_file = secure
     with connect(target, tls=True, ca_file=ca_file, token=lambda: "secret\n", retry=None) as client:
         with pytest.raises(ClientError, match="token: expected printable ASCII") as caught:
@@ -156,8 +171,8 @@ def test_a_function_whose_token_grpc_would_not_send_is_told_so_without_the_secre
 
 
 def test_a_token_may_be_sent_in_plain_text_to_this_machine_if_that_is_said(
-    server, connect, received
-):
+    server: OipServer, connect: Callable[..., AnyClient], received
+) -> None:
     target = f"127.0.0.1:{server.port}"
     with connect(server.target, token="abc", plaintext_token=True) as client:
         client.predict("net", [1, 2, 3])
@@ -184,7 +199,7 @@ def test_a_token_may_be_sent_in_plain_text_to_this_machine_if_that_is_said(
         ("xds:///localhost:1", False),
     ],
 )
-def test_what_stays_on_this_machine_is_told_by_the_target(target, local):
+def test_what_stays_on_this_machine_is_reported_by_the_target(target, local) -> None:
     assert _is_loopback(target) == local
 
 
@@ -196,7 +211,9 @@ def traceparent(ids):
     return f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}"
 
 
-def test_the_context_of_a_span_goes_along(server, connect, received):
+def test_the_context_of_a_span_goes_along(
+    server: OipServer, connect: Callable[..., AnyClient], received
+) -> None:
     tracer = TracerProvider().get_tracer("tests")
     with Client(server.target) as client:
         client.predict("net", [1, 2, 3])
@@ -216,7 +233,7 @@ async def in_an_event_loop(server, tracer):
     return span.get_span_context()
 
 
-def test_the_context_of_a_task_goes_along(server, received):
+def test_the_context_of_a_task_goes_along(server: OipServer, received) -> None:
     ids = asyncio.run(in_an_event_loop(server, TracerProvider().get_tracer("tests")))
     assert received[0]["traceparent"] == traceparent(ids)
 
@@ -224,7 +241,7 @@ def test_the_context_of_a_task_goes_along(server, received):
 # The channel
 
 
-def test_gzip_compresses_requests(server, connect):
+def test_gzip_compresses_requests(server: OipServer, connect: Callable[..., AnyClient]) -> None:
     x = np.zeros((10_000, 3))
     asked = {}
     for gzip in (True, False):
@@ -256,8 +273,11 @@ class AsyncCounting(grpc.aio.UnaryUnaryClientInterceptor):
         return await continuation(details, request)
 
 
-def test_interceptors_see_each_call(server, connect):
-    seen = Counting() if connect is Client else AsyncCounting()
+def test_interceptors_see_each_call(
+    request: pytest.FixtureRequest, server: OipServer, connect: Callable[..., AnyClient]
+) -> None:
+    blocks = request.node.callspec.params["connect"] == "Client"
+    seen = Counting() if blocks else AsyncCounting()
     with connect(server.target, interceptors=[seen]) as client:
         client.predict("net", [1, 2, 3])
         assert client.predict("net", [1, 2, 3], timing=True).timing is not None
@@ -265,7 +285,7 @@ def test_interceptors_see_each_call(server, connect):
     assert seen.methods == ["ModelMetadata", "ModelInfer", "ModelInfer", "ModelInfer"]
 
 
-def test_keepalive_is_a_time(server, connect):
+def test_keepalive_is_a_time(server: OipServer, connect: Callable[..., AnyClient]) -> None:
     with connect(server.target, keepalive_s=400) as client:
         assert client.live()
     with pytest.raises(ValueError, match="keepalive_s: expected more than 0, or None"):
@@ -275,7 +295,7 @@ def test_keepalive_is_a_time(server, connect):
 # Event loops and processes
 
 
-def test_a_client_of_one_event_loop_says_so_in_another(server):
+def test_a_client_of_one_event_loop_says_so_in_another(server: OipServer) -> None:
     client = AsyncClient(server.target)
 
     async def call():
@@ -289,7 +309,7 @@ def test_a_client_of_one_event_loop_says_so_in_another(server):
         first.run(client.close())
 
 
-def test_an_asyncio_client_in_a_forked_process_says_so(server):
+def test_an_asyncio_client_in_a_forked_process_says_so(server: OipServer) -> None:
     program = f"""
 import asyncio, os
 from forwardpass.client import AsyncClient, ClientClosedError
@@ -315,7 +335,7 @@ with asyncio.Runner() as runner:
     assert "make a client in each process" in done.stdout, done.stderr
 
 
-def test_a_task_that_is_cancelled_ends_its_call_alone(server):
+def test_a_task_that_is_cancelled_ends_its_call_alone(server: OipServer) -> None:
     release = threading.Event()
     server.answers["ModelInfer"] = lambda request, context: (
         release.wait(10),

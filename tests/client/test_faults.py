@@ -2,11 +2,15 @@
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from client.conftest import OipServer
 from support import onnx_files
+from support.clients import AnyClient
 from support.process import server_process
 from support.proxy import Proxy
 
@@ -18,7 +22,7 @@ from forwardpass.client import (
     ServerUnavailableError,
 )
 
-PATIENT = Retry(attempts=60, first_s=0.05, max_s=0.2, budget=10_000)
+PATIENT = Retry(attempts=300, first_s=0.05, max_s=0.2, budget=10_000)
 BIG = np.arange(90_000, dtype=np.float32).reshape(-1, 3)
 
 
@@ -30,7 +34,9 @@ def proxy(server):
 
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
 @pytest.mark.parametrize("size", [0, 1, 30, 1000, 100_000])
-def test_a_connection_that_breaks_in_a_reply_is_a_call_made_again(proxy, connect, reset, size):
+def test_a_connection_that_breaks_in_a_reply_is_a_call_made_again(
+    proxy, connect: Callable[..., AnyClient], reset, size
+) -> None:
     with connect(proxy.target, retry=PATIENT) as client:
         client.predict("net", [1, 2, 3])
         proxy.break_after(size, reset=reset)
@@ -40,7 +46,9 @@ def test_a_connection_that_breaks_in_a_reply_is_a_call_made_again(proxy, connect
 
 
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
-def test_without_a_retry_a_connection_that_breaks_is_unavailable(proxy, connect, reset):
+def test_without_a_retry_a_connection_that_breaks_is_unavailable(
+    proxy, connect: Callable[..., AnyClient], reset
+) -> None:
     with connect(proxy.target, retry=None) as client:
         client.predict("net", [1, 2, 3])
         proxy.break_after(50_000, reset=reset)
@@ -48,7 +56,9 @@ def test_without_a_retry_a_connection_that_breaks_is_unavailable(proxy, connect,
             client.predict("net", BIG)
 
 
-def test_connections_that_break_again_and_again_cost_no_call_and_mix_no_answer(proxy, connect):
+def test_connections_that_break_again_and_again_cost_no_call_and_mix_no_answer(
+    proxy, connect: Callable[..., AnyClient]
+) -> None:
     stop = threading.Event()
 
     def disturb():
@@ -78,7 +88,9 @@ def test_connections_that_break_again_and_again_cost_no_call_and_mix_no_answer(p
     assert proxy.breaks > 0
 
 
-def test_a_reply_later_than_the_deadline_is_that_and_the_next_call_is_answered(proxy, connect):
+def test_a_reply_later_than_the_deadline_is_that_and_the_next_call_is_answered(
+    proxy, connect: Callable[..., AnyClient]
+) -> None:
     with connect(proxy.target) as client:
         client.predict("net", [1, 2, 3])
         proxy.passing.clear()
@@ -95,7 +107,9 @@ QUICK = {
 """A keepalive that takes no patience of a test."""
 
 
-def test_a_connection_that_goes_silent_is_found_dead_by_its_keepalive(proxy, connect):
+def test_a_connection_that_goes_silent_is_found_dead_by_its_keepalive(
+    proxy, connect: Callable[..., AnyClient]
+) -> None:
     with connect(proxy.target, retry=None, **QUICK, timeout_s=40) as client:
         client.predict("net", [1, 2, 3])
         proxy.silence()
@@ -104,7 +118,9 @@ def test_a_connection_that_goes_silent_is_found_dead_by_its_keepalive(proxy, con
 
 
 @pytest.mark.slow
-def test_by_default_a_silent_connection_is_found_dead_ten_seconds_after_a_ping(proxy, connect):
+def test_by_default_a_silent_connection_is_found_dead_ten_seconds_after_a_ping(
+    proxy, connect: Callable[..., AnyClient]
+) -> None:
     with connect(proxy.target, retry=None, keepalive_s=1, timeout_s=40) as client:
         client.predict("net", [1, 2, 3])
         proxy.silence()
@@ -112,14 +128,18 @@ def test_by_default_a_silent_connection_is_found_dead_ten_seconds_after_a_ping(p
             client.predict("net", [1, 2, 3])
 
 
-def test_a_call_on_a_connection_that_goes_silent_is_made_again_on_another(proxy, connect):
+def test_a_call_on_a_connection_that_goes_silent_is_made_again_on_another(
+    proxy, connect: Callable[..., AnyClient]
+) -> None:
     with connect(proxy.target, retry=PATIENT, **QUICK, timeout_s=40) as client:
         client.predict("net", [1, 2, 3])
         proxy.silence()
         assert client.predict("net", [4, 5, 6])["total"] == 15
 
 
-def test_without_a_keepalive_a_connection_that_goes_silent_is_waited_for(proxy, connect):
+def test_without_a_keepalive_a_connection_that_goes_silent_is_waited_for(
+    proxy, connect: Callable[..., AnyClient]
+) -> None:
     with connect(proxy.target, retry=None) as client:
         client.predict("net", [1, 2, 3])
         proxy.silence()
@@ -127,7 +147,7 @@ def test_without_a_keepalive_a_connection_that_goes_silent_is_waited_for(proxy, 
             client.predict("net", [1, 2, 3], timeout_s=3)
 
 
-def test_a_stream_survives_connections_that_break(proxy, connect):
+def test_a_stream_survives_connections_that_break(proxy, connect: Callable[..., AnyClient]) -> None:
     with connect(proxy.target, retry=PATIENT) as client:
         client.predict("net", [1, 2, 3])
         totals = []
@@ -139,7 +159,9 @@ def test_a_stream_survives_connections_that_break(proxy, connect):
     assert proxy.breaks >= 3
 
 
-def test_closing_in_the_middle_of_calls_ends_each_in_a_documented_way(server, connect):
+def test_closing_in_the_middle_of_calls_ends_each_in_a_documented_way(
+    server: OipServer, connect: Callable[..., AnyClient]
+) -> None:
     def answer(request, context):
         time.sleep(0.01)
         return server._model_infer(request, context)
@@ -168,7 +190,9 @@ def test_closing_in_the_middle_of_calls_ends_each_in_a_documented_way(server, co
         client.predict("net", [1, 2, 3])
 
 
-def test_closing_in_the_middle_of_a_stream_ends_it_in_a_documented_way(server, connect):
+def test_closing_in_the_middle_of_a_stream_ends_it_in_a_documented_way(
+    server: OipServer, connect: Callable[..., AnyClient]
+) -> None:
     client = connect(server.target)
     stream = client.predict_stream("net", ([i, i, i] for i in range(1000)))
     next(stream)
@@ -177,10 +201,12 @@ def test_closing_in_the_middle_of_a_stream_ends_it_in_a_documented_way(server, c
         list(stream)
 
 
-def test_a_server_that_is_killed_and_started_again_costs_no_call(tmp_path, connect):
+def test_a_server_that_is_killed_and_started_again_costs_no_call(
+    tmp_path: Path, connect: Callable[..., AnyClient]
+) -> None:
     onnx_files.save(onnx_files.linear(), tmp_path / "linear" / "1" / "model.onnx")
     stop, failed, answered = threading.Event(), [], [0] * 4
-    expected = np.float32([14.5, 31.5])
+    expected = np.array([14.5, 31.5], np.float32)
 
     def calls(index, client):
         while not stop.is_set():

@@ -1,6 +1,7 @@
 """What a notebook shows of a prediction."""
 
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from forwardpass.client import Client, Prediction
-from forwardpass.client._codec import ModelCodec
+from forwardpass.client._messages.codec import ModelCodec
 from forwardpass.client.model import ModelSpec
 from forwardpass.models import publish
 from forwardpass.models.zoo import ZOO
@@ -17,6 +18,12 @@ from forwardpass.server.app import Server
 from forwardpass.server.config import Config
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+
+
+def caption(prediction: Prediction) -> str:
+    found = parsed(prediction).find("table/caption")
+    assert found is not None
+    return "".join(found.itertext())
 
 
 def parsed(prediction: Prediction) -> ET.Element:
@@ -44,12 +51,12 @@ def test_outputs_stand_side_by_side_with_labels_units_and_values() -> None:
         "3",
         columns={"kind": ColumnNames(labels=("new", "used")), "price": ColumnNames(units=("EUR",))},
     )
-    assert "".join(parsed(prediction).find("table/caption").itertext()) == "cars version 3"
+    assert caption(prediction) == "cars version 3"
     assert table(prediction) == [
         ["", "kind float32[2, 2]", "price float64[2, 1]", "name bytes[2, 1]", "sold bool[2, 1]"],
-        ["", "new", "used", "(EUR)", "", ""],
-        ["0", "0.25", "0.75", "12.3457", "a<b", "True"],
-        ["1", "1", "0", "-1e+09", "ü", "False"],
+        ["", "new", "used", "label", "(EUR)", "", ""],
+        ["0", "0.25", "0.75", "used", "12.3457", "a<b", "True"],
+        ["1", "1", "0", "new", "-1e+09", "ü", "False"],
     ]
     assert notes(prediction) == []
 
@@ -66,7 +73,7 @@ def test_outputs_for_one_row_without_its_axis_are_one_row() -> None:
     names = ColumnNames(labels=("new", "used"))
     outputs = {"y": np.array([1, 2]), "total": np.array(3)}
     prediction = Prediction(outputs, "m", "", columns={"y": names})
-    assert table(prediction)[1:] == [["", "new", "used", ""], ["0", "1", "2", "3"]]
+    assert table(prediction)[1:] == [["", "new", "used", "label", ""], ["0", "1", "2", "used", "3"]]
 
 
 def test_an_output_of_one_number_a_row_is_a_column_beside_the_others() -> None:
@@ -127,19 +134,34 @@ def test_labels_come_with_the_prediction_of_a_served_model(tmp_path: Path) -> No
     with Server(Config(models=tmp_path, port=0)) as server:
         with Client(f"127.0.0.1:{server.port}") as client:
             prediction = client.predict("breast_cancer", example.held_out().x[:2])
-    assert "".join(parsed(prediction).find("table/caption").itertext()) == "breast_cancer version 1"
+    assert caption(prediction) == "breast_cancer version 1"
     _, headings, *rows = table(prediction)
     assert headings[:3] == ["", "worst radius", "worst texture (gray levels)"]
-    assert headings[-1] == "malignant"
-    assert rows[1][-1] == f"{prediction['malignancy'][1, 0]:.6g}"
+    assert headings[-2:] == ["malignant", "label"]
+    label = prediction.label("malignancy")[1]
+    assert rows[1][-2:] == [f"{prediction['malignancy'][1, 0]:.6g}", label]
     assert notes(prediction) == ["worst: first 8 of 10 columns"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"y": 1}', '{"y": {"labels": 1}}'])
-def test_properties_of_another_form_name_no_columns(text: str, reply: object) -> None:
+def test_properties_of_another_form_name_no_columns(text: str, reply: Callable[..., bytes]) -> None:
     spec = ModelSpec(
         name="m", versions=(), platform="", inputs=(), outputs=(), properties={OUTPUTS: text}
     )
     codec = ModelCodec(spec, "m", "", "target")
     request = codec.write(codec.read({"x": np.zeros((1, 1))}))
     assert codec.decode(reply({"y": np.ones((1, 1))}), request).columns == {}
+
+
+def test_what_is_no_number_has_no_label_and_a_row_without_one_says_so() -> None:
+    columns = {
+        "risk": ColumnNames(labels=("benign", "malignant"), thresholds=(0.3,)),
+        "ill": ColumnNames(labels=("flu", "cold"), thresholds=(0.5, 0.5)),
+    }
+    outputs = {"risk": [[0.4], [np.nan]], "ill": [[0.1, 0.2], [np.nan, np.nan]]}
+    prediction = Prediction({n: np.array(y) for n, y in outputs.items()}, "m", "", columns=columns)
+    assert table(prediction)[1:] == [
+        ["", "malignant", "label", "flu", "cold", "label"],
+        ["0", "0.4", "malignant", "0.1", "0.2", "(none)"],
+        ["1", "nan", "", "nan", "nan", ""],
+    ]

@@ -74,7 +74,7 @@ def target(tmp_path_factory):
         ("10,000 AsyncClients", "asyncio.run(async_clients())"),
     ],
 )
-def test_memory_is_flat(target, capsys, what, run):
+def test_memory_is_flat(target, capsys: pytest.CaptureFixture[str], what, run) -> None:
     program = CALLS.format(tests=str(TESTS), target=target, run=run)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -88,7 +88,9 @@ def test_memory_is_flat(target, capsys, what, run):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_million_rows_take_the_memory_of_their_answers(target, capsys):
+def test_a_million_rows_take_the_memory_of_their_answers(
+    target, capsys: pytest.CaptureFixture[str]
+) -> None:
     x = np.random.default_rng(0).standard_normal((1_000_000, 30), np.float32)
     with Client(target, timeout_s=None) as client:
         expected = client.predict("small", x[-3:])["y"]

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -28,16 +29,19 @@ def test_it_imports_without_onnx_and_onnxruntime():
 
 
 def test_what_only_some_programs_use_is_not_imported_before():
-    ours = {f"forwardpass.client.{name}" for name in ("_async_client", "local", "served", "timing")}
-    ours |= {f"forwardpass.client.{name}" for name in ("_features", "_progress", "verdicts")}
+    late: tuple[str, ...] = ("_conversation.progress", "_grpc.async_client", "_messages.features")
+    late += ("local", "served", "timing", "_html")
+    ours = {f"forwardpass.client.{name}" for name in late} | {"forwardpass.proto.verdicts"}
+    assert all(find_spec(name) for name in ours)
     theirs = {"google.protobuf.descriptor_pb2", "json", "pathlib", "random"}
     before = modules_after("import grpc, numpy")
     assert not (modules_after("import forwardpass.client") - before) & (ours | theirs)
+    assert not [name for name in ours if not find_spec(name)]
 
 
 def test_a_name_that_is_imported_late_is_there_as_any_other():
     program = "from forwardpass.client import *; print(AsyncClient, load)"
-    assert "forwardpass.client._async_client" in modules_after(program)
+    assert "forwardpass.client._grpc.async_client" in modules_after(program)
     assert set(forwardpass.client.__all__) <= set(dir(forwardpass.client))
     with pytest.raises(AttributeError, match="has no attribute 'Cleint'"):
         forwardpass.client.Cleint  # noqa: B018

@@ -1,12 +1,14 @@
 """What a server says of all that it serves, from servers of both kinds: with and without."""
 
 import pytest
+from client.conftest import OipServer
+from support.clients import AnyClient
 
 from forwardpass.client import ModelState, ModelStatistics, UnimplementedError
 from forwardpass.proto import inference_pb2 as pb
 
 
-def test_the_index_gives_every_version_with_its_state(client, server):
+def test_the_index_gives_every_version_with_its_state(client: AnyClient, server: OipServer) -> None:
     entries = [
         {"name": "net", "version": "1", "state": "READY"},
         {"name": "net", "version": "2", "state": "UNAVAILABLE", "reason": "broken"},
@@ -23,7 +25,7 @@ def test_the_index_gives_every_version_with_its_state(client, server):
     )
 
 
-def test_statistics_are_the_counters_of_the_message(client, server):
+def test_statistics_are_the_counters_of_the_message(client: AnyClient, server: OipServer) -> None:
     def answer(request, _):
         asked = pb.ModelStatisticsRequest.FromString(request)
         reply = pb.ModelStatisticsResponse()
@@ -53,6 +55,6 @@ def test_statistics_are_the_counters_of_the_message(client, server):
 
 
 @pytest.mark.parametrize("ask", ["index", "statistics"])
-def test_a_server_without_them_says_so(client, ask):
+def test_a_server_without_them_says_so(client: AnyClient, ask) -> None:
     with pytest.raises(UnimplementedError):
         getattr(client, ask)()

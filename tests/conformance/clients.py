@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 from conformance.environments import ROOT, node_modules, python_with
 from support import onnx_files
-from support.command import serving
+from support.command import Serving, serving
 from support.wire import DTYPES
 
 from forwardpass.models import publish
@@ -96,6 +97,19 @@ CLIENTS = {
 }
 """Exact versions, since the support table names them."""
 
+REST_CLIENTS = {
+    "tritonclient[http]": Client.python(
+        "triton_http_rpcs.py", "tritonclient[http]==2.73.0", "numpy"
+    ),
+    "old tritonclient[http]": Client.python(
+        "triton_http_rpcs.py", "tritonclient[http]==2.34.0", "numpy<2"
+    ),
+    "kserve over HTTP": Client.python("kserve_http_rpcs.py", "kserve==0.21.0"),
+    "fetch": Client(lambda: ["node", PROGRAMS / "fetch_rpcs.js"]),
+    "curl": Client(lambda: [sys.executable, PROGRAMS / "curl_rpcs.py", "curl"]),
+}
+"""The same over HTTP; fetch and curl are those of the machine."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -110,13 +124,14 @@ class Found:
 @cache
 def found(name: str, transport: str) -> Found:
     """Run a client's program against a server of its own; once for all who ask."""
-    command = CLIENTS[name].command()
-    with TemporaryDirectory() as folder, served(Path(folder) / "repository", transport) as target:
+    command = (CLIENTS | REST_CLIENTS)[name].command()
+    with TemporaryDirectory() as folder, served(Path(folder) / "repository", transport) as server:
         task, report = Path(folder) / "task.json", Path(folder) / "report.json"
         task.write_text(
             json.dumps(
                 {
-                    "target": target,
+                    "target": server.target,
+                    "rest": re.findall(r"^REST on (\S+)$", server.said, re.MULTILINE)[0],
                     "model": MODEL,
                     "x": ZOO[MODEL].held_out().x.astype("float32").tolist(),
                     "proto": str(ROOT / "proto" / "forwardpass" / "proto" / "inference.proto"),
@@ -137,8 +152,8 @@ def found(name: str, transport: str) -> Found:
 
 
 @contextmanager
-def served(repository: Path, transport: str) -> Iterator[str]:
-    """Run `forwardpass serve`, allowing callers all that there is to allow; yields its target.
+def served(repository: Path, transport: str) -> Iterator[Serving]:
+    """Run `forwardpass serve`, allowing callers all that there is to allow.
 
     Beside the model whose numbers are compared there are `versions` (1: y = x; 2: y = x W^T + b),
     `texts` (BYTES), `counts` (INT64) and `echo_DATATYPE` of rank 2, all y = x, and `slow`, as
@@ -155,5 +170,6 @@ def served(repository: Path, transport: str) -> Iterator[str]:
     }.items():
         onnx_files.save(model, repository / place / "model.onnx")
     allowed = ["--transport", transport, "--model-control", "--shared-memory", "--general-models"]
-    with serving(repository, "--port", "0", *allowed, timeout_s=2 * TIMEOUT_S) as server:
-        yield server.target
+    ports = ["--port", "0", "--http-port", "0"]
+    with serving(repository, *ports, *allowed, timeout_s=2 * TIMEOUT_S) as server:
+        yield server

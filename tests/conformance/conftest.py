@@ -1,13 +1,15 @@
 """What the conformance tests share: environments, and programs beside the test."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conformance.environments import ROOT, python_with
+from conformance.environments import ROOT, lowest_versions, python_with
 
 PROGRAMS = ROOT / "tests" / "conformance" / "programs"
 
@@ -25,8 +27,32 @@ def environment() -> Callable[..., Path]:
     return python_with
 
 
+@pytest.fixture(scope="session")
+def lowest() -> Path:
+    """Make an environment of the lowest versions that the project allows; return its Python.
+
+    pip refuses it where a pin is below the bound in the project's own metadata.
+    """
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("the lowest versions have wheels for the lowest Python alone")
+    extras = ("server", "cli")
+    tests = (
+        "pytest>=8",
+        "pytest-timeout",
+        "pytest-xdist",
+        "hypothesis",
+        "cryptography",
+        "h2",
+        "h11",
+    )
+    project = f"{ROOT}[{','.join(extras)}]"
+    return python_with(*lowest_versions(*extras), *tests, "-e", project)
+
+
 @contextmanager
-def running(command: list[str | Path], log: Path, **options: object) -> Iterator[subprocess.Popen]:
+def running(
+    command: list[str | Path], log: Path, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program beside the test, its output in `log`; end it afterwards, come what may."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, **options)
@@ -41,7 +67,7 @@ def running(command: list[str | Path], log: Path, **options: object) -> Iterator
                 process.wait()
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until a program is ready; fail with its log if it ends or a minute passes."""
     deadline = time.monotonic() + 60
     while not condition():

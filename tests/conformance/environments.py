@@ -3,13 +3,17 @@
 Kept in `.cache/` under a name that changes with what is installed, since installing is slow.
 """
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 _NODE = ("package.json", "package-lock.json")
@@ -20,10 +24,22 @@ def python_with(*packages: str) -> Path:
 
     def install(home: Path) -> None:
         venv.create(home, with_pip=True, clear=True)
-        pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet"]
+        pip: list[str | Path] = [home / "bin" / "python", "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, *packages], check=True, cwd=ROOT)
 
     return _made([sys.version, *packages], install) / "bin" / "python"
+
+
+def lowest_versions(*extras: str) -> Iterator[str]:
+    """Yield a pin of the lower bound of each package that the project requires here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [*project["dependencies"]]
+    for extra in extras:
+        required += project["optional-dependencies"][extra]
+    for requirement in map(Requirement, required):
+        if requirement.marker is None or requirement.marker.evaluate():
+            (bound,) = (each.version for each in requirement.specifier if each.operator == ">=")
+            yield f"{requirement.name}=={bound}"
 
 
 def node_modules(source: Path) -> Path:
@@ -44,7 +60,11 @@ def _made(key: list[str], install: Callable[[Path], None]) -> Path:
     name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
     home = ROOT / ".cache" / "environments" / name
     complete = home / "complete"
-    if not complete.exists():
-        install(home)
-        complete.touch()
+    home.parent.mkdir(parents=True, exist_ok=True)
+    # Two tests at a time may want the same.
+    with open(home.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            install(home)
+            complete.touch()
     return home

@@ -37,7 +37,12 @@ class PublishedSchemas:
         wanted = {"group": group, "kind": document["kind"], "version": version}
         for schema in self._resources[document["kind"].lower()]:
             if wanted in schema["x-kubernetes-group-version-kind"]:
-                whole = {**_strict(schema), "definitions": self._definitions}
+                # The schemas of some name the same parts at another place.
+                parts = {
+                    "definitions": self._definitions,
+                    "components": {"schemas": self._definitions},
+                }
+                whole = {**_strict(schema), **parts}
                 jsonschema.Draft202012Validator(whole).validate(document)
                 return
         raise KeyError(f"no schema for {wanted}")

@@ -1,10 +1,9 @@
-"""Other people's clients beside ours in one process, and ours on its oldest versions.
+"""Other people's clients beside ours in one process, and ours on its lowest versions.
 
 What each client gets from our server is in test_support_table.py.
 """
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,11 +69,8 @@ def test_the_tritonclient_that_pins_an_old_grpcio_works_too(
     assert_close_to_reference(answers_of(python, "triton_predict.py", target, tmp_path), "triton")
 
 
-def test_our_client_works_on_the_oldest_versions_that_it_allows(
-    environment: Callable[..., Path], target: str, tmp_path: Path
+def test_our_client_on_the_lowest_versions_gets_its_numbers_from_a_server_on_the_newest(
+    lowest: Path, target: str, tmp_path: Path
 ) -> None:
-    if sys.version_info[:2] != (3, 11):
-        pytest.skip("the oldest versions have wheels for the oldest Python only")
-    python = environment("grpcio==1.62.*", "protobuf==5.26.*", "numpy==1.26.*", "-e", str(ROOT))
-    answers = answers_of(python, "our_predict.py", target, tmp_path)
+    answers = answers_of(lowest, "our_predict.py", target, tmp_path)
     assert_close_to_reference(answers, "ours")

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from conformance.conftest import PROGRAMS, running, wait_for
 from support.clients import AnyClient
+from support.ports import free_ports
 
 from forwardpass.client import Client, InvalidInputError, ModelNotFoundError
 from forwardpass.models import export, forward
@@ -28,7 +27,8 @@ def mlserver(
     home = tmp_path_factory.mktemp("mlserver")
     shutil.copy(PROGRAMS / "mlserver" / "runtime.py", home)
     export(ZOO[MODEL].network(), home / "model.onnx")
-    ports = {name: free_port() for name in ("http_port", "grpc_port", "metrics_port")}
+    names = ("http_port", "grpc_port", "metrics_port")
+    ports = dict(zip(names, free_ports(3), strict=True))
     settings = {"host": "127.0.0.1", "parallel_workers": 0, **ports}
     (home / "settings.json").write_text(json.dumps(settings))
     model = {
@@ -43,13 +43,6 @@ def mlserver(
         with Client(target, timeout_s=2) as client:
             wait_for(lambda: answers(client), process, log)
         yield target
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def answers(client: Client) -> bool:

@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -80,7 +81,15 @@ def test_nghttp_with_fields_in_continuations_above_the_limit_is_refused(
     port: int, body: Path, transport: Transport
 ) -> None:
     url = f"http://127.0.0.1:{port}{PATH}"
-    command = ["nghttp", "--continuation", "--verbose", "--data", body, *GRPC, url]
+    command: list[str | Path] = [
+        "nghttp",
+        "--continuation",
+        "--verbose",
+        "--data",
+        body,
+        *GRPC,
+        url,
+    ]
     done = subprocess.run(command, capture_output=True, timeout=60)
     # grpcio draws lots: the nearer to its limit, the more often it refuses.
     lenient = transport is Transport.GRPCIO and b"grpc-status: 0" in done.stdout
@@ -151,7 +160,8 @@ def envoy(
     home = tmp_path_factory.mktemp("envoy")
     config, admin, log = home / "envoy.yaml", home / "admin", home / "log"
     config.write_text(ENVOY.read_text().replace("SERVER_PORT", str(port)))
-    command = [python.with_name("envoy"), "-c", config, "--admin-address-path", admin]
+    command: list[str | Path] = [python.with_name("envoy"), "-c", config]
+    command += ["--admin-address-path", admin]
     command += ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
     with running(command, log) as process:
 
@@ -212,21 +222,24 @@ def test_grpcs_sync_and_aio_clients_get_the_same_in_every_way_to_call(port: int)
     request = GOOD["linear"].request()
     infer = f"/{SERVICE}/ModelInfer"
     stream = f"/{SERVICE}/ModelStreamInfer"
-    coding = {
+    coding: dict[str, Any] = {
         "request_serializer": pb.ModelInferRequest.SerializeToString,
         "response_deserializer": pb.ModelInferResponse.FromString,
     }
 
     async def aio() -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            unary: grpc.aio.UnaryUnaryMultiCallable[pb.ModelInferRequest, pb.ModelInferResponse]
             unary = channel.unary_unary(infer, **coding)
             for reply in await asyncio.gather(*(unary(request, timeout=60) for _ in range(200))):
                 assert_same_bits(arrays(reply)["y"], GOOD["linear"].answer["y"])
+            both: grpc.aio.StreamStreamMultiCallable[pb.ModelInferRequest, bytes]
             both = channel.stream_stream(stream, request_serializer=coding["request_serializer"])
             call = both(timeout=60)
             for _ in range(20):
                 await call.write(request)
                 raw = await call.read()
+                assert isinstance(raw, bytes)
                 answer = pb.ModelStreamInferResponse.FromString(raw)
                 got = arrays(answer.infer_response)
                 assert_same_bits(got["y"], GOOD["linear"].answer["y"])

@@ -21,7 +21,8 @@ import yaml
 from conformance.published_schemas import PublishedSchemas
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "kserve.yaml").read_text()))
+FILE = ROOT / "deploy" / "kubernetes" / "overlays" / "kserve" / "kserve.yaml"
+DOCUMENTS = list(yaml.safe_load_all(FILE.read_text()))
 PLAIN: dict[str, type] = {"str": str, "int": int, "bool": bool}
 
 
@@ -121,7 +122,7 @@ FOR_BOTH = [
     (1, MODEL, "storageURI", "pvc://models"),
 ]
 # The classes know neither what is required nor which values are in range.
-FOR_THE_CRD = [
+FOR_THE_CRD: list[tuple[Any, ...]] = [
     (0, ("spec",), "containers", None),
     (0, FORMAT, "priority", 0),
     (0, (*CONTAINER, "readinessProbe", "grpc"), "port", None),

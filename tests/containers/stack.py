@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -11,23 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from containers.machine import Machine, until
+from support.ports import free_ports
 
 from forwardpass.client import Client, ServerUnavailableError
 
 SERVICES = ("server", "envoy", "prometheus")
 """All but Grafana, whose image is nowhere to be had without a registry."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def port_settings() -> dict[str, str]:

@@ -93,13 +93,21 @@ def test_every_module_is_compiled_since_none_can_be_later(files: dict[str, int])
         assert f"{folder}/__pycache__/{name[:-3]}.cpython-311.pyc" in files
 
 
+def test_it_carries_its_license(files: dict[str, int]) -> None:
+    assert [
+        path
+        for path in files
+        if path.endswith(".dist-info/licenses/LICENSE") and "/forwardpass-" in path
+    ]
+
+
 def test_it_runs_as_nobody_in_particular_and_sends_no_telemetry(host: Machine) -> None:
     image = host.settings["FORWARDPASS_IMAGE"]
     assert inspect(host, image, "{{.Config.User}}") == "10001:10001"
     assert "ORT_DISABLE_TELEMETRY=1" in inspect(host, image, "{{.Config.Env}}")
 
 
-def test_labels_tell_what_it_is_and_where_it_comes_from(host: Machine) -> None:
+def test_labels_report_what_it_is_and_where_it_comes_from(host: Machine) -> None:
     from forwardpass.proto.version import __version__
 
     labels = json.loads(
@@ -107,8 +115,12 @@ def test_labels_tell_what_it_is_and_where_it_comes_from(host: Machine) -> None:
     )
     prefix = "org.opencontainers.image."
     assert labels[f"{prefix}title"] == "forwardpass"
+    assert labels[f"{prefix}licenses"] == "Apache-2.0"
     assert labels[f"{prefix}version"] == __version__
     assert labels[f"{prefix}revision"] == host.run("git", "rev-parse", "HEAD").strip()
+    assert labels[f"{prefix}created"] == host.run("git", "log", "-1", "--format=%cI").strip()
+    assert labels[f"{prefix}authors"] == "The Forwardpass authors"
+    assert labels[f"{prefix}base.name"] == host.settings["BASE_IMAGE"]
 
 
 def test_neither_history_nor_environment_holds_an_address(host: Machine) -> None:
@@ -129,6 +141,19 @@ def test_what_is_installed_is_what_the_lock_file_says(host: Machine) -> None:
     assert installed == {line.split()[0] for line in lock.splitlines() if "==" in line}
 
 
+def test_its_bill_of_materials_names_packages_interpreter_and_libraries(host: Machine) -> None:
+    from containers.machine import ROOT
+
+    sbom = json.loads(host.python('print(open("/sbom.cdx.json").read())'))
+    parts = {each["purl"].partition("?")[0] for each in sbom["components"]}
+    lock = (ROOT / "deploy" / "image" / "requirements.lock").read_text()
+    locked = {line.split()[0] for line in lock.splitlines() if "==" in line}
+    pypi = {each.removeprefix("pkg:pypi/") for each in parts if each.startswith("pkg:pypi/")}
+    assert pypi == {each.replace("==", "@") for each in locked}
+    assert [each for each in parts if each.startswith("pkg:generic/python@3.11.")]
+    assert {each.partition("@")[0] for each in parts} >= {"pkg:deb/debian/libc6"}
+
+
 def test_it_becomes_healthy_and_answers(host: Machine, container: str) -> None:
     def health() -> str:
         return inspect(host, container, "{{.State.Health.Status}}")
@@ -140,16 +165,19 @@ def test_it_becomes_healthy_and_answers(host: Machine, container: str) -> None:
     assert json.loads(first) == "forwardpass"
 
 
-def test_without_models_it_is_not_healthy(host: Machine) -> None:
+def test_without_models_it_waits_and_is_not_healthy(host: Machine) -> None:
     image = host.settings["FORWARDPASS_IMAGE"]
     name = host.docker("run", "-d", *HARDENED, image)
     try:
         until(
-            lambda: inspect(host, name, "{{.State.Status}}") == "exited",
+            lambda: "not ready until one does" in host.run("sh", "-c", f"docker logs {name} 2>&1"),
             within_s=60,
-            told="it goes on without a model",
+            told="it does not say what it waits for",
         )
-        assert inspect(host, name, "{{.State.ExitCode}}") == "1"
+        with pytest.raises(AssertionError, match="ended with 1"):
+            host.docker("exec", name, "forwardpass", "health")
+        assert inspect(host, name, "{{.State.Status}}") == "running"
+        assert inspect(host, name, "{{.State.Health.Status}}") != "healthy"
     finally:
         host.docker("rm", "-f", name)
 

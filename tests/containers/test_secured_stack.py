@@ -4,6 +4,7 @@ import shutil
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from containers.load import MODEL, load
@@ -50,7 +51,7 @@ def shown(stack: Stack, certificates: Path) -> x509.Certificate:
 
 
 def test_who_has_the_authority_and_a_token_is_answered(secured: Stack, certificates: Path) -> None:
-    options = {"ca_file": certificates / "ca.pem", "metadata": bearer(certificates)}
+    options: dict[str, Any] = {"ca_file": certificates / "ca.pem", "metadata": bearer(certificates)}
     with load(secured.port, retrying=False, **options) as calls:
         until(lambda: calls.answered + len(calls.failed) >= 100, within_s=60)
     calls.assert_none_failed(at_least=100)
@@ -77,7 +78,7 @@ def test_a_token_appended_as_documented_is_known_without_a_restart(
     appending = f"tee -a {certificates / 'server' / 'tokens.jsonl'} >/dev/null"
     said = host.run("bash", "-c", f"{{ {making} | {appending}; }} 2>&1")
     token = said.strip().rpartition(" ")[2]
-    options = {"tls": True, "ca_file": certificates / "ca.pem", "token": token}
+    options: dict[str, Any] = {"tls": True, "ca_file": certificates / "ca.pem", "token": token}
     with Client(f"localhost:{secured.port}", **options) as known:
 
         def answered() -> bool:
@@ -100,7 +101,7 @@ def test_a_new_certificate_is_taken_under_load_without_a_failed_call(
 ) -> None:
     before = shown(secured, certificates)
     started = secured.servers()
-    options = {"ca_file": certificates / "ca.pem", "metadata": bearer(certificates)}
+    options: dict[str, Any] = {"ca_file": certificates / "ca.pem", "metadata": bearer(certificates)}
     with load(secured.port, retrying=True, **options) as calls:
         host.run("deploy/certificates.sh", CERTIFICATES=str(certificates))
         until(lambda: shown(secured, certificates) != before, within_s=60)
@@ -112,14 +113,14 @@ def test_a_new_certificate_is_taken_under_load_without_a_failed_call(
     until(lambda: secured.healthy() == 3, within_s=60)
 
 
-def test_servers_are_replaced_by_such_of_the_same_files_alone(
+def test_servers_are_replaced_only_by_servers_of_the_same_files(
     secured: Stack, certificates: Path
 ) -> None:
     before = set(secured.servers())
     with pytest.raises(AssertionError, match=f"run: export COMPOSE_FILE={':'.join(FILES)}"):
         secured.machine.run("deploy/roll.sh")
     assert set(secured.servers()) == before
-    options = {"ca_file": certificates / "ca.pem", "metadata": bearer(certificates)}
+    options: dict[str, Any] = {"ca_file": certificates / "ca.pem", "metadata": bearer(certificates)}
     with load(secured.port, retrying=True, **options) as calls:
         until(lambda: calls.answered >= 100, within_s=60)
         secured.machine.run("deploy/roll.sh", COMPOSE_FILE=":".join(FILES))

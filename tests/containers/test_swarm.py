@@ -44,12 +44,22 @@ def replicas(machine: Machine, service: str) -> str:
 @pytest.fixture(scope="module")
 def deployed(host: Machine) -> Iterator[Machine]:
     with swarm(host) as machine:
-        file = (ROOT / "docker-compose.yml").read_text()
         # Clients older than Docker 25 ask for a version.
-        machine.run(
-            *("docker", "stack", "deploy", "--resolve-image", "never", "-c", "-", NAME),
-            stdin=f'version: "3.9"\n{file}',
-        )
+        files = []
+        for name in ("docker-compose.yml", "docker-compose.swarm.yml"):
+            # Beside the files that it names.
+            copy = ROOT / f".{name}"
+            copy.write_text(f'version: "3.9"\n{(ROOT / name).read_text()}')
+            files.append(copy)
+        try:
+            machine.run(
+                *("docker", "stack", "deploy", "--resolve-image", "never"),
+                *(part for file in files for part in ("-c", file)),
+                NAME,
+            )
+        finally:
+            for file in files:
+                file.unlink()
         # A swarm's own ports and addresses need a kernel with IPVS, which a small virtual machine
         # may lack.
         for service, setting, target in (
@@ -88,11 +98,16 @@ def test_scaling_out_and_in_under_load_fails_no_call(deployed: Machine, figures:
     with load(port, retrying=False) as calls:
         for count in (5, 2, 3):
             deployed.docker("service", "scale", f"{NAME}_server={count}")
-            until(
-                lambda count=count: replicas(deployed, "server") == f"{count}/{count}", within_s=120
-            )
-            after = calls.answered
-            until(lambda after=after: calls.answered >= after + 500, within_s=120)
+
+            def scaled(count: int = count) -> bool:
+                return replicas(deployed, "server") == f"{count}/{count}"
+
+            until(scaled, within_s=120)
+
+            def answered(goal: int = calls.answered + 500) -> bool:
+                return calls.answered >= goal
+
+            until(answered, within_s=120)
         # Those that go drain first.
         until(lambda: len(running(deployed)) == 3, within_s=120)
     calls.assert_none_failed(at_least=1500)

@@ -2,7 +2,9 @@
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from forwardpass.models.zoo import ZOO
 
 
 @pytest.fixture
-def checkout(host: Machine) -> Path:
+def checkout(host: Machine) -> Iterator[Path]:
     # Not in a folder of this machine's own that an engine might not see.
     folder = ROOT / ".cache" / "containers" / "checkout"
     shutil.rmtree(folder, ignore_errors=True)
@@ -26,7 +28,7 @@ def checkout(host: Machine) -> Path:
 def test_from_a_clean_checkout_one_script_prints_a_prediction_made_through_envoy(
     host: Machine, checkout: Path
 ) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         **port_settings(),
         "COMPOSE_PROJECT_NAME": "forwardpass-up",
         "FORWARDPASS_IMAGE": "forwardpass-test/server:up",

@@ -6,15 +6,18 @@
 - A `text` block is what the block before it prints; `...` stands for anything. Without one, what
   follows a `print(...)` as a comment is what that prints.
 - `json` blocks are valid JSON. Blocks of other languages are only read.
-- Behind the language may stand `needs=NAME`: it runs where that module can be imported.
+- Behind the language may stand `needs=NAME`: it runs where that module can be imported, or where
+  there is a program of that name. `r needs=Rscript` blocks run in a process each.
 
-The port 8001 becomes a free one.
+The ports 8001 and 8000 become free ones.
 """
 
 import doctest
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, redirect_stdout
 from dataclasses import dataclass, field
@@ -28,7 +31,7 @@ from support.command import run, serving
 
 _FENCED = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PRINTED = re.compile(r"^print\(.*\)  # (.*)$", re.MULTILINE)
-_PORT = "8001"
+_PORT, _HTTP_PORT = "8001", ":8000"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Block:
     prints: str
     """What it prints; empty if the file does not say."""
     needs: str
-    """A module that it needs besides ours; empty if none."""
+    """A module that it needs besides ours, or a program; empty if none."""
 
 
 def blocks(markdown: str) -> Iterator[Block]:
@@ -63,6 +66,7 @@ class Reader:
 
     folder: Path
     port: int
+    http_port: int
     _namespace: dict[str, Any] = field(default_factory=lambda: {"__name__": "example"})
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -74,13 +78,18 @@ class Reader:
 
     def read(self, block: Block) -> None:
         """Run or check a block; raises whatever it raises."""
-        if block.needs and find_spec(block.needs) is None:
+        if block.needs and not (find_spec(block.needs) or shutil.which(block.needs)):
             return
-        text, prints = (part.replace(_PORT, str(self.port)) for part in (block.text, block.prints))
+        text, prints = (
+            part.replace(_PORT, str(self.port)).replace(_HTTP_PORT, f":{self.http_port}")
+            for part in (block.text, block.prints)
+        )
         if block.language == "python":
             assert_printed(self._run_python(text, block.line), prints)
         elif block.language == "sh":
             assert_printed(self._run_commands(text), prints)
+        elif block.language == "r" and block.needs:
+            assert_printed(self._run_r(text), prints)
         elif block.language == "json":
             json.loads(text)
 
@@ -92,6 +101,13 @@ class Reader:
             exec(code, self._namespace)
         return out.getvalue()
 
+    def _run_r(self, text: str) -> str:
+        done = subprocess.run(
+            ["Rscript", "-"], input=text, capture_output=True, text=True, cwd=self.folder
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def _run_commands(self, text: str) -> str:
         printed = ""
         for line in text.replace("\\\n", " ").splitlines():
@@ -101,6 +117,9 @@ class Reader:
             if command == "serve":
                 self._stack.close()
                 env = {"FORWARDPASS_PORT": str(self.port)}
+                if "--http-port" in arguments:
+                    # The last one counts.
+                    arguments += ["--http-port", str(self.http_port)]
                 served = self._stack.enter_context(serving(*arguments, cwd=self.folder, env=env))
                 printed += f"{served.said}ready on {served.target}\n"
             else:

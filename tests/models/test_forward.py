@@ -1,9 +1,13 @@
 import math
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
-from forwardpass.models import Dense, Input, Network, Output, forward, propagate
+from forwardpass.models import Dense, Input, Network, NetworkError, Output, forward, propagate
 from forwardpass.proto.spec import TensorError
 
 SCALAR = {
@@ -53,7 +57,7 @@ def network():
     )
 
 
-def test_the_lectures_network_by_hand():
+def test_the_lectures_network_by_hand() -> None:
     W1, b1 = [[1, 0, -1], [2, 1, 0], [0, 0, 0]], [0, -1, 3]
     W2, b2 = [[1, -1, 2]], [0.25]
     network = Network.chain([3, 3, 1], "relu", "sigmoid", parameters=[(W1, b1), (W2, b2)])
@@ -66,7 +70,7 @@ def test_the_lectures_network_by_hand():
     assert values["y"][0] == pytest.approx(1 / (1 + math.exp(-3.25)), rel=1e-15)
 
 
-def test_any_connections_agree_with_loops_over_the_lectures_formulas(network):
+def test_any_connections_agree_with_loops_over_the_lectures_formulas(network: Network) -> None:
     x = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32) * 3
     values = propagate(network, x)
     for index, row in enumerate(x):
@@ -79,7 +83,7 @@ def test_any_connections_agree_with_loops_over_the_lectures_formulas(network):
     np.testing.assert_allclose(values["a1"][0], by_loops(network, x[0])[1]["x"], rtol=1e-15)
 
 
-def test_outputs_come_by_name_in_the_networks_order(network):
+def test_outputs_come_by_name_in_the_networks_order(network: Network) -> None:
     x = np.ones((2, 4))
     answers, values = forward(network, x), propagate(network, x)
     assert list(answers) == ["kind", "value", "logits", "code"]
@@ -89,7 +93,7 @@ def test_outputs_come_by_name_in_the_networks_order(network):
     assert all((network(x)[name] == answers[name]).all() for name in answers)
 
 
-def test_one_row_gives_answers_without_the_batch_axis(network):
+def test_one_row_gives_answers_without_the_batch_axis(network: Network) -> None:
     x = np.random.default_rng(0).standard_normal((3, 4))
     batch, one = propagate(network, x), propagate(network, x[1])
     for name, value in one.items():
@@ -98,17 +102,17 @@ def test_one_row_gives_answers_without_the_batch_axis(network):
     assert forward(network, x[1].tolist())["kind"].shape == (3,)
 
 
-def test_no_rows_give_no_answers(network):
+def test_no_rows_give_no_answers(network: Network) -> None:
     assert forward(network, np.zeros((0, 4)))["kind"].shape == (0, 3)
 
 
-def test_x_is_rounded_to_float32_and_nothing_else_is():
+def test_x_is_rounded_to_float32_and_nothing_else_is() -> None:
     network = Network.chain([1, 1], parameters=[([[1]], [2**-40])])
     assert network([0.1])["y"][0] == np.float64(np.float32(0.1)) + 2**-40
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_, np.float16, np.float64])
-def test_every_real_dtype_will_do(network, dtype):
+def test_every_real_dtype_will_do(network: Network, dtype) -> None:
     x = np.ones((2, 4))
     assert (forward(network, x.astype(dtype))["value"] == forward(network, x)["value"]).all()
 
@@ -126,17 +130,83 @@ def test_every_real_dtype_will_do(network, dtype):
         ([[0, 0, 1e39, 0]], r"input 'x': expected values within float32's range .* got 1e\+39"),
     ],
 )
-def test_x_that_does_not_fit_is_refused(network, x, message):
+def test_x_that_does_not_fit_is_refused(network: Network, x, message) -> None:
     with pytest.raises(TensorError, match=message):
         forward(network, x)
 
 
-def test_values_that_are_not_finite_are_carried_on():
+def test_values_that_are_not_finite_are_carried_on() -> None:
     network = Network.chain([1, 1], parameters=[([[1]], [0])])
     assert np.isnan(network([np.nan])["y"]).all()
     assert network([np.inf])["y"][0] == np.inf
 
 
-def test_growth_beyond_float64_is_infinite_without_a_warning():
+def test_growth_beyond_float64_is_infinite_without_a_warning() -> None:
     network = Network.chain([1, *[1] * 10], "identity", parameters=[([[3e38]], [0])] * 10)
     assert network([3e38])["y"][0] == np.inf
+
+
+FEATURES = ("a", "b", "c")
+NAMED = Network.chain([3, 4, 2], "tanh", "identity", input=Input(3, features=FEATURES))
+ROWS = np.random.default_rng(3).normal(size=(6, 3)).astype(np.float32)
+FRAME = pd.DataFrame(ROWS, columns=FEATURES)[["c", "a", "b"]]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        FRAME,
+        pl.from_pandas(FRAME),
+        pa.Table.from_pandas(FRAME),
+        {name: FRAME[name].to_numpy() for name in FRAME},
+        FRAME.to_dict("records"),
+        FRAME.to_records(index=False),
+    ],
+    ids=["pandas", "polars", "arrow", "dict", "records", "structured"],
+)
+def test_columns_that_have_names_are_matched_by_them(table: Any) -> None:
+    assert np.array_equal(forward(NAMED, table)["y"], forward(NAMED, ROWS)["y"])
+    assert np.array_equal(propagate(NAMED, table)["a2"], propagate(NAMED, ROWS)["a2"])
+
+
+def test_one_row_that_has_names_is_one_row() -> None:
+    assert np.array_equal(NAMED(FRAME.iloc[2])["y"], NAMED(ROWS[2])["y"])
+    assert NAMED(FRAME.iloc[2])["y"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        (FRAME.rename(columns={"a": "A"}), "got none for 'a', and one for 'A', which the model"),
+        (FRAME.assign(d=1), "leave out 'd'"),
+        (FRAME[["a", "b"]], "none for 'c'"),
+        ({"a": 1, "b": [1, 2], "c": 1}, "rows of one length"),
+    ],
+)
+def test_other_names_are_refused(table: Any, text: str) -> None:
+    with pytest.raises(TensorError, match=text):
+        forward(NAMED, table)
+
+
+def test_names_of_values_of_each_feature_are_matched_too() -> None:
+    """What pandas computes of columns in another order than that of the features."""
+    whole = Input(
+        3,
+        features=FEATURES,
+        mean=FRAME.mean(),
+        scale=FRAME.std(),
+        low=FRAME.min(),
+        high=FRAME.max(),
+    )
+    plain = FRAME[list(FEATURES)]
+    for field, values in (("mean", plain.mean()), ("scale", plain.std()), ("low", plain.min())):
+        assert np.array_equal(getattr(whole, field), values.to_numpy(np.float32)), field
+    with pytest.raises(NetworkError, match=r"input 'x', mean: .*none for 'b', 'c'"):
+        Input(3, features=FEATURES, mean={"a": 1.0})
+
+
+def test_thresholds_are_matched_with_the_labels() -> None:
+    output = Output("y", "L2", labels=("ill", "well"), thresholds={"well": 0.25, "ill": 0.5})
+    assert output.thresholds == (0.5, 0.25)
+    with pytest.raises(NetworkError, match=r"thresholds: .*none for 'well'"):
+        Output("y", "L2", labels=("ill", "well"), thresholds=pd.Series({"ill": 0.5, "wel": 1.0}))

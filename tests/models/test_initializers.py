@@ -17,7 +17,7 @@ FAN_IN, FAN_OUT = 300, 500
         ("lecun_normal", 1 / FAN_IN),
     ],
 )
-def test_mean_and_variance_are_the_papers(name, variance):
+def test_mean_and_variance_are_the_papers(name, variance) -> None:
     W = INITIALIZERS[name].draw((FAN_OUT, FAN_IN), np.random.default_rng(0)).astype(np.float64)
     assert W.shape == (FAN_OUT, FAN_IN)
     assert abs(W.mean()) < 5 * np.sqrt(variance / W.size)
@@ -29,13 +29,13 @@ def test_mean_and_variance_are_the_papers(name, variance):
         assert (np.abs(W) > 3 * np.sqrt(variance)).mean() == pytest.approx(0.0027, abs=0.0006)
 
 
-def test_one_seed_gives_one_network():
+def test_one_seed_gives_one_network() -> None:
     assert Network.chain([4, 3, 2], seed=7) == Network.chain([4, 3, 2], seed=7)
     assert Network.chain([4, 3, 2], seed=7) != Network.chain([4, 3, 2], seed=8)
     assert Network.chain([4, 3, 2], seed=None) != Network.chain([4, 3, 2], seed=None)
 
 
-def test_a_layer_added_at_the_end_leaves_the_others_as_they_are():
+def test_a_layer_added_at_the_end_leaves_the_others_as_they_are() -> None:
     short, long = (Network.chain(sizes, init="he_uniform") for sizes in ([4, 3, 2], [4, 3, 2, 5]))
     assert (short.layers[0].W == long.layers[0].W).all()
     assert (short.layers[1].W == long.layers[1].W).all()
@@ -53,7 +53,7 @@ def test_a_layer_added_at_the_end_leaves_the_others_as_they_are():
         ("exp", "glorot_uniform"),
     ],
 )
-def test_each_activation_has_a_fitting_default_and_biases_start_at_zero(activation, init):
+def test_each_activation_has_a_fitting_default_and_biases_start_at_zero(activation, init) -> None:
     default = Network.define(5, [Dense("h", 4, activation)])
     named = Network.define(5, [Dense("h", 4, activation, init=init)])
     assert default == named

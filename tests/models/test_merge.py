@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -25,10 +27,10 @@ from forwardpass.models import (
     rounding_bound,
     to_onnx,
 )
-from forwardpass.models.draw import to_svg
-from forwardpass.models.graph import serialize
+from forwardpass.models.file.graph import serialize
+from forwardpass.models.picture.svg import to_svg
 
-FEATURES = {"features": ("age", "mass", "pulse"), "units": ("years", "kg", "1/min")}
+FEATURES: dict[str, Any] = {"features": ("age", "mass", "pulse"), "units": ("years", "kg", "1/min")}
 X = np.random.default_rng(0).normal([50, 70, 70], [20, 15, 10], (40, 3)).astype(np.float32)
 
 
@@ -66,7 +68,7 @@ def answers(network: Network, x):
 ALL = {"heart": heart(), "lungs": lungs(), "raw": raw()}
 
 
-def test_outputs_and_layers_have_their_networks_prefix():
+def test_outputs_and_layers_have_their_networks_prefix() -> None:
     merged = merge(ALL, name="patient")
     assert merged.name == "patient"
     assert [output.name for output in merged.outputs] == [
@@ -87,7 +89,7 @@ def test_outputs_and_layers_have_their_networks_prefix():
     assert merged.layer("raw_L2").reads == ("x",)
 
 
-def test_what_is_known_of_outputs_and_features_stays():
+def test_what_is_known_of_outputs_and_features_stays() -> None:
     merged = merge(ALL)
     risk, _, kind, _ = merged.outputs
     assert (risk.labels, risk.thresholds) == (("ill",), (0.3,))
@@ -97,7 +99,7 @@ def test_what_is_known_of_outputs_and_features_stays():
 
 
 @pytest.mark.parametrize("chosen", [["heart", "lungs", "raw"], ["heart", "raw"], ["lungs"]])
-def test_each_answers_bit_for_bit_what_it_answers_alone(chosen):
+def test_each_answers_bit_for_bit_what_it_answers_alone(chosen) -> None:
     single = {prefix: answers(ALL[prefix], X) for prefix in chosen}
     merged = answers(merge({prefix: ALL[prefix] for prefix in chosen}), X)
     expected = {f"{prefix}_{name}": y for prefix in chosen for name, y in single[prefix].items()}
@@ -106,7 +108,7 @@ def test_each_answers_bit_for_bit_what_it_answers_alone(chosen):
         assert merged[name].tobytes() == y.tobytes(), name
 
 
-def test_each_keeps_its_own_scaling_and_one_that_all_share_is_the_inputs():
+def test_each_keeps_its_own_scaling_and_one_that_all_share_is_the_inputs() -> None:
     merged = merge(ALL)
     assert merged.input.mean is merged.input.scale is None
     assert merged.input.scalings == (
@@ -117,7 +119,7 @@ def test_each_keeps_its_own_scaling_and_one_that_all_share_is_the_inputs():
     assert shared.input == heart().input
 
 
-def test_the_file_is_proven_and_reads_back_equal(tmp_path):
+def test_the_file_is_proven_and_reads_back_equal(tmp_path: Path) -> None:
     merged = merge(ALL)
     proof = export(merged, tmp_path / "m.onnx")
     assert max(output.relative_error for output in proof.outputs.values()) < 1e-6
@@ -125,7 +127,7 @@ def test_the_file_is_proven_and_reads_back_equal(tmp_path):
     assert serialize(to_onnx(load(tmp_path / "m.onnx"))) == (tmp_path / "m.onnx").read_bytes()
 
 
-def test_a_merged_network_merges_again():
+def test_a_merged_network_merges_again() -> None:
     merged = merge({"a": merge({"heart": heart(), "lungs": lungs()}), "b": raw()})
     assert [each.name for each in merged.input.scalings] == ["a_heart_x", "a_lungs_x"]
     got = answers(merged, X)
@@ -133,7 +135,7 @@ def test_a_merged_network_merges_again():
     assert got["b_y"].tobytes() == answers(raw(), X)["y"].tobytes()
 
 
-def test_it_is_a_network_like_any_other():
+def test_it_is_a_network_like_any_other() -> None:
     merged = merge(ALL)
     assert pickle.loads(pickle.dumps(merged)) == copy.deepcopy(merged) == merged
     assert hash(merged) == hash(merge(ALL))
@@ -146,14 +148,14 @@ def test_it_is_a_network_like_any_other():
         assert bounds[name].max() < 1e-4
 
 
-def test_its_features_are_drawn_once_however_many_scalings_layers_read():
+def test_its_features_are_drawn_once_however_many_scalings_layers_read() -> None:
     svg = to_svg(merge(ALL), X[0])
     assert svg.count(">x<tspan") == 3
     assert "heart_trunk" in svg
     assert "raw_L2" in svg
 
 
-def test_it_goes_to_int8_each_part_with_its_own_scales():
+def test_it_goes_to_int8_each_part_with_its_own_scales() -> None:
     merged = merge(ALL)
     quantized = quantize(merged, X)
     session = onnxruntime.InferenceSession(quantized.content)
@@ -163,7 +165,7 @@ def test_it_goes_to_int8_each_part_with_its_own_scales():
 
 @settings(max_examples=25)
 @given(st.data())
-def test_any_network_merged_with_itself_answers_twice(data):
+def test_any_network_merged_with_itself_answers_twice(data) -> None:
     network = data.draw(networks())
     x = data.draw(rows(network))
     single, merged = network(x), merge({"p": network, "q": network})(x)
@@ -184,12 +186,12 @@ def test_any_network_merged_with_itself_answers_twice(data):
         (Input(3, features=FEATURES["features"]), r"network 'b': .* of units \('years', "),
     ],
 )
-def test_inputs_that_differ_are_refused_by_name(other, message):
+def test_inputs_that_differ_are_refused_by_name(other, message) -> None:
     with pytest.raises(NetworkError, match=message):
         merge({"a": heart(), "b": Network.chain([other.size, 2], input=other)})
 
 
-def test_prefixes_that_make_one_name_of_two_are_refused():
+def test_prefixes_that_make_one_name_of_two_are_refused() -> None:
     network = Network.chain([3, 2], output="b_y")
     with pytest.raises(NetworkError, match="different names, got 'a_b_y' twice"):
         merge({"a": network, "a_b": Network.define(3, [Dense("M2", 2)], [Output("y", "M2")])})
@@ -197,7 +199,7 @@ def test_prefixes_that_make_one_name_of_two_are_refused():
         merge({"a/b": network})
 
 
-def test_there_has_to_be_something_to_merge():
+def test_there_has_to_be_something_to_merge() -> None:
     with pytest.raises(NetworkError, match="expected at least one network to merge, got none"):
         merge({})
 
@@ -222,11 +224,11 @@ BOTH = [Dense("p", 2, reads="s"), Dense("q", 2, reads="x")]
         ),
     ],
 )
-def test_scalings_that_do_not_fit_are_refused(source, layers, message):
+def test_scalings_that_do_not_fit_are_refused(source, layers, message) -> None:
     with pytest.raises(NetworkError, match=message):
         Network.define(Input(3, **source), layers, [layer.name for layer in layers])
 
 
-def test_a_scaling_scales():
+def test_a_scaling_scales() -> None:
     with pytest.raises(NetworkError, match="scaling 's': expected a mean, a scale or both"):
         Scaling("s")

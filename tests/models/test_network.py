@@ -170,12 +170,12 @@ def test_numpys_texts_become_plain_ones():
     [
         ({"size": 0}, r"input 'x': expected size to be a whole number from 1 on, got 0"),
         ({"name": "a/b"}, r"input name: expected a name .* got 'a/b'"),
-        ({"features": ["a"]}, r"input 'x': expected 2 feature names, one a column, got 1"),
-        ({"features": ["a", "a"]}, r"feature names that tell the columns apart, got 'a' twice"),
-        ({"features": ["a", ""]}, r"feature names that tell the columns apart, got an empty one"),
+        ({"features": ["a"]}, r"input 'x': expected 2 feature names, one per column, got 1"),
+        ({"features": ["a", "a"]}, r"distinct feature names, got 'a' twice"),
+        ({"features": ["a", ""]}, r"distinct feature names, got an empty one"),
         ({"features": "ab"}, r"expected a sequence of texts as feature names, got the text 'ab'"),
         ({"features": [1, 2]}, r"expected texts as feature names, got 1; write '1'"),
-        ({"units": ["mm"]}, r"input 'x': expected 2 units, one a column, got 1"),
+        ({"units": ["mm"]}, r"input 'x': expected 2 units, one per column, got 1"),
         ({"mean": [1.0]}, r"input 'x': expected mean of shape \(2,\), .* got shape \(1,\)"),
         ({"mean": [1.0, np.nan]}, r"input 'x': expected finite mean, got nan at \[1\]"),
         ({"scale": [[1.0, 2.0]]}, r"expected scale of shape \(2,\), .* x\.std\(axis=0\)"),
@@ -202,7 +202,11 @@ def test_an_input_that_does_not_fit_is_refused(options, message):
         (("y/", "L2"), {}, r"output name: expected a name .* got 'y/'"),
         (("y", "L2", "logits"), {}, r"output 'y': expected of='a' .* got 'logits'"),
         (("y", "L2"), {"labels": "ab"}, r"output 'y': .* as labels, got the text 'ab'"),
-        (("y", "L2"), {"labels": ["a", "a"]}, r"output 'y': expected labels .* got 'a' twice"),
+        (
+            ("y", "L2"),
+            {"labels": ["a", "a"]},
+            r"output 'y': expected distinct labels, got 'a' twice",
+        ),
         (("y", "L2"), {"units": [None]}, r"output 'y': expected texts as units, got None"),
         (("y", "L2"), {"thresholds": 0.5}, r"a sequence of numbers .* got 0\.5; write \(0\.5,\)"),
         (("y", "L2"), {"thresholds": [np.nan]}, r"finite numbers as thresholds, got nan"),
@@ -241,15 +245,15 @@ Y = (Output("y", "L2"),)
         ((X, (layer(),), [Output("y", "L3")]), r"output 'y': .* layers L2, got 'L3'"),
         (
             (X, (layer(),), [Output("y", "L2", labels=["a"])]),
-            r"output 'y': expected 2 labels, one a column, got 1",
+            r"output 'y': expected 2 labels, one per column, got 1",
         ),
         (
             (X, (layer(),), [Output("y", "L2", units=["a", "b", "c"])]),
-            r"output 'y': expected 2 units, one a column, got 3",
+            r"output 'y': expected 2 units, one per column, got 3",
         ),
         (
             (X, (layer(shape=(4, 3)),), [Output("y", "L2", thresholds=[1, 2, 3])]),
-            r"output 'y': expected 4 thresholds, one a column, or one for all, got 3",
+            r"output 'y': expected 4 thresholds, one per column, or one for all, got 3",
         ),
         (
             (X, (layer(activation="sigmoid"),), [Output("y", "L2", thresholds=[0.5, 1.5])]),
@@ -268,8 +272,8 @@ Y = (Output("y", "L2"),)
             r"layer 'L2': expected its activations to be read or shown, got an output of its z",
         ),
         (
-            (X, (layer(activation="softmax"), layer("L3", (1, 2), reads=("L2",))), [*Y]),
-            r"layer 'L2': expected softmax only on a layer that no other reads",
+            (X, (layer(activation="log_softmax"), layer("L3", (1, 2), reads=("L2",))), [*Y]),
+            r"layer 'L2': expected log_softmax only on a layer that no other reads",
         ),
         (
             (X, (layer(activation="exp"), layer("L3", (1, 2), reads=("L2",))), [*Y]),
@@ -335,3 +339,26 @@ def test_the_input_must_not_take_the_name_of_another_tensor(name):
 def test_a_definition_that_does_not_fit_is_refused(layers, message):
     with pytest.raises(NetworkError, match=message):
         Network.define(2, layers)
+
+
+@pytest.mark.parametrize(
+    ("activation", "of", "threshold"),
+    [("sigmoid", "a", 0.5), ("sigmoid", "z", 0.0), ("tanh", "a", 0.0), ("identity", "a", 0.5)],
+)
+def test_two_classes_of_one_column_have_a_threshold(activation, of, threshold):
+    def outputs(**settings):
+        output = Output("y", "L2", of, labels=("no", "yes"), **settings)
+        layers = [Dense("L2", 1, activation), Dense("L3", 1)]
+        return Network.define(Input(2), layers, [output, "L3"]).outputs
+
+    assert outputs()[0].thresholds == (threshold,)
+    assert outputs(thresholds=(0.75,))[0].thresholds == (0.75,)
+
+
+def test_an_output_is_found_by_its_name_and_the_only_one_without() -> None:
+    one = Network.chain([3, 2])
+    assert one.output() is one.output("y") is one.outputs[0]
+    two = Network.define(3, [Dense("a", 2), Dense("b", 2)], ["a", "b"])
+    for name, got in ((None, "none"), ("c", "'c'")):
+        with pytest.raises(NetworkError, match=rf"one of its outputs \(a, b\), got {got}; name"):
+            two.output(name)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from support.networks import networks, rows
 
 from forwardpass.models import Network, forward, load, rounding_bound, to_onnx
-from forwardpass.models.evaluate import load_graph
-from forwardpass.models.graph import serialize
+from forwardpass.models.file.graph import serialize
+from forwardpass.models.file.runner import load_graph
 
 ORDINARY = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

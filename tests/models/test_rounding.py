@@ -1,4 +1,9 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import onnxruntime
 import pytest
 
 from forwardpass.models import (
@@ -7,12 +12,13 @@ from forwardpass.models import (
     Input,
     Network,
     Output,
+    export,
     forward,
     rounding_bound,
     to_onnx,
 )
-from forwardpass.models.evaluate import load_graph
-from forwardpass.models.graph import serialize
+from forwardpass.models.file.graph import serialize
+from forwardpass.models.file.runner import load_graph
 from forwardpass.proto.spec import TensorError
 
 F32 = np.float32
@@ -28,7 +34,7 @@ def in_float32(network, x, order, *, flush, fused):
     Each operation rounds, `flush` makes subnormals zero wherever they occur, and `fused` adds
     a product to the sum with one rounding.
     """
-    f = flushed if flush else F32
+    f: Callable[[Any], Any] = flushed if flush else F32
     a = f(x)
     if network.input.mean is not None:
         a = f(a - f(network.input.mean))
@@ -38,6 +44,7 @@ def in_float32(network, x, order, *, flush, fused):
     for layer in network.layers:
         inputs = np.concatenate([held[name] for name in layer.reads], axis=1)
         W, b = f(layer.W), f(layer.b)
+        terms: list[tuple[str, int | None]]
         terms = [("b", None), *(("w", j) for j in range(W.shape[1]))]
         z = np.zeros((len(x), layer.units), F32)
         for index in order.permutation(len(terms)):
@@ -116,7 +123,7 @@ def test_where_float32_may_overflow_nothing_is_claimed():
     network = Network.define(
         2,
         [
-            Dense("sum", W=[[3e38, -3e38], [1, 1]], activation="identity"),
+            Dense("sum", W=[[3e38, -3e38], [1.0, 1.0]], activation="identity"),
             Dense("flat", W=np.eye(2), activation="sigmoid"),
             Dense("shares", W=np.eye(2), activation="softmax", reads="sum"),
             Dense("none", W=[[0, 1]], activation="identity", reads="sum"),
@@ -184,3 +191,26 @@ def test_one_row_gives_bounds_without_the_batch_axis_and_z_has_its_own():
 def test_x_that_does_not_fit_is_refused():
     with pytest.raises(TensorError, match="input 'x'"):
         rounding_bound(ordinary(), np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("activation", "first", "last", "highest"),
+    [
+        ("sigmoid", 12, 20, 1 + 2.0**-23),
+        ("tanh", 6, 12, 1 + 2.0**-22),
+        ("softsign", 2.0**20, 2.0**40, 1 + 2.0**-22),
+    ],
+)
+def test_an_answer_leaves_the_range_of_its_activation_by_what_is_documented(
+    tmp_path, activation, first, last, highest
+):
+    identity = [(np.ones((1, 1)), np.zeros(1))]
+    network = Network.chain([1, 1], output_activation=activation, parameters=identity)
+    export(network, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    bits = np.arange(np.float32(first).view(np.uint32), np.float32(last).view(np.uint32), 7)
+    (y,) = session.run(None, {"x": bits.astype(np.uint32).view(np.float32)[:, np.newaxis]})
+    assert y.max() <= highest
+    documented = Path(__file__).parents[2].joinpath("docs/client.md").read_text()
+    assert f"{np.float32(highest):.7f}" in documented
+    assert np.clip(y, 0, 1).max() <= 1

@@ -60,8 +60,11 @@ MESSAGES = {
     "7 instance_group:repeated ModelInstanceGroup, 8 default_model_filename:string, "
     "11 dynamic_batching:ModelDynamicBatching, 14 parameters:repeated ParametersEntry, "
     "17 backend:string",
-    "ModelInput": "1 name:string, 2 data_type:DataType, 4 dims:repeated int64",
-    "ModelOutput": "1 name:string, 2 data_type:DataType, 3 dims:repeated int64",
+    "ModelInput": "1 name:string, 2 data_type:DataType, 3 format:Format, 4 dims:repeated int64, "
+    "5 reshape:ModelTensorReshape",
+    "ModelOutput": "1 name:string, 2 data_type:DataType, 3 dims:repeated int64, "
+    "4 label_filename:string, 5 reshape:ModelTensorReshape",
+    "ModelTensorReshape": "1 shape:repeated int64",
     "ModelInstanceGroup": "1 name:string, 2 count:int32, 4 kind:Kind",
     "ModelVersionPolicy": "1 latest:Latest, 2 all:All, 3 specific:Specific",
     "ModelVersionPolicy.Latest": "1 num_versions:uint32",

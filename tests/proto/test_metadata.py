@@ -78,6 +78,26 @@ def test_whole_numbers_are_thresholds() -> None:
     assert all(isinstance(threshold, float) for threshold in columns.thresholds)
 
 
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        (ColumnNames(fill=(0.0, None)), '{"fill":[0.0,null]}'),
+        (ColumnNames(categories=("b", "")), '{"categories":["b",""]}'),
+        (
+            ColumnNames(categories=(1, 0), unknown=0, missing=0),
+            '{"categories":[1,0],"missing":0,"unknown":0}',
+        ),
+        (
+            ColumnNames(categories=("a",), unknown="zeros", missing="a"),
+            '{"categories":["a"],"missing":"a","unknown":"zeros"}',
+        ),
+    ],
+)
+def test_what_an_input_takes_stands_beside_its_labels(columns: ColumnNames, text: str) -> None:
+    assert dump_columns({"x": columns}) == f'{{"x":{text}}}'
+    assert load_columns(INPUTS, f'{{"x":{text}}}') == {"x": columns}
+
+
 def test_columns_of_a_later_writer_are_read() -> None:
     assert load_columns(INPUTS, '{"x":{"labels":["a"],"ranges":[[0,1]]}}') == {
         "x": ColumnNames(labels=("a",))
@@ -122,6 +142,23 @@ def test_columns_of_a_later_writer_are_read() -> None:
         f'{{"x":{{"low":[1],"high":[1{"0" * 400}]}}}}',
         '{"x":{"low":[1]}}',
         '{"x":{"low":[1],"high":[1,2]}}',
+        '{"x":{"fill":5}}',
+        '{"x":{"fill":["1"]}}',
+        '{"x":{"fill":[NaN]}}',
+        '{"x":{"categories":"ab"}}',
+        '{"x":{"categories":["a",1]}}',
+        '{"x":{"categories":[true]}}',
+        '{"x":{"categories":[1.5]}}',
+        '{"x":{"categories":[9223372036854775808]}}',
+        '{"x":{"categories":["a"],"unknown":"b"}}',
+        '{"x":{"categories":["a"],"unknown":null}}',
+        '{"x":{"categories":["a"],"missing":"zeros"}}',
+        '{"x":{"categories":["a","a"]}}',
+        '{"x":{"categories":[1],"unknown":true}}',
+        '{"x":{"categories":[0],"missing":false}}',
+        '{"x":{"categories":[1],"unknown":1.0}}',
+        '{"x":{"labels":["\\ud800"]}}',
+        '{"x":{"categories":["a\\udc00"]}}',
     ],
 )
 def test_malformed_columns_are_refused_by_their_key(text: str) -> None:
@@ -157,6 +194,20 @@ def test_samples_round_trip(
     assert_equal_tensors(samples.inputs, inputs)
     assert_equal_tensors(samples.outputs, outputs)
     assert samples.tolerance == tolerance
+
+
+def test_samples_may_be_texts_and_integers() -> None:
+    texts = np.array([["é"], [""]], object)
+    integers = np.array([[-(2**63)], [2**62]])
+    y = np.ones(2, np.float32)
+
+    dumped = Samples({"c": texts, "d": integers}, {"y": y}, {"y": 0.5}).dump()
+
+    samples = Samples.load(dumped)
+    assert samples.inputs["c"].tolist() == [["é".encode()], [b""]]
+    assert_same_bits(samples.inputs["d"], integers)
+    assert json.loads(dumped)["inputs"]["d"]["datatype"] == "INT64"
+    assert samples.dump() == dumped
 
 
 def test_equal_samples_are_equal_text() -> None:

@@ -26,7 +26,7 @@ def test_a_spec_reads_as_in_a_table() -> None:
     assert format_shape(()) == "[]"
 
 
-def test_an_error_tells_thing_expectation_finding_and_fix() -> None:
+def test_an_error_reports_thing_expectation_finding_and_fix() -> None:
     error = TensorError(X, expected="this", got="that", fix="do so")
 
     assert str(error) == "input 'x': expected this, got that; do so"
@@ -88,7 +88,7 @@ def test_the_largest_shape_passes() -> None:
     check_shape(X, TensorSpec("x", "FP32", (-1,)), (MAX_ELEMENTS,))
 
 
-def test_a_hint_never_tells_to_send_what_is_refused_too() -> None:
+def test_a_hint_never_names_what_is_rejected_too() -> None:
     with pytest.raises(TensorError) as caught:
         check_shape(X, TensorSpec("x", "FP32", (-1, -1)), (-1,))
 

@@ -50,6 +50,8 @@ def suite() -> dict[str, TestCase]:
 
 
 def with_weights(case: TestCase) -> ModelProto:
+    assert case.model is not None
+    assert case.data_sets is not None
     model = ModelProto()
     model.CopyFrom(case.model)
     (inputs, _), *_ = case.data_sets
@@ -84,6 +86,8 @@ def test_a_case_is_answered_within_the_suites_tolerance(
     cases: dict[str, TestCase], stub: Stub, name: str
 ) -> None:
     case = cases[name]
+    assert case.model is not None
+    assert case.data_sets is not None
     ((x, *_), expected) = case.data_sets[0]
     names = [value.name for value in case.model.graph.output]
 

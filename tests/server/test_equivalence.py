@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from server.test_request_fuzz import mutated
+from server.rpc.test_request_fuzz import mutated
 from support.rpc import REPLIES, SERVICE, Stub
 from support.served import GOOD, assert_answered
 
@@ -20,7 +20,7 @@ from forwardpass.proto.timing import TRAILER
 from forwardpass.server.app import Server
 from forwardpass.server.config import Config, Transport
 from forwardpass.server.guard import Limits
-from forwardpass.server.origin import REQUEST_ID
+from forwardpass.server.observe.origin import REQUEST_ID
 
 MAX_BYTES = 2**16
 OFTEN = ("ModelInfer",) * 4
@@ -115,10 +115,12 @@ def see(stub: Stub, sent: Sent) -> Seen:
     }
     replies: list[bytes] = []
     if sent.streams:
-        call: Any = stub.channel.stream_stream(path)(iter(sent.messages), **options)
+        both: grpc.StreamStreamMultiCallable[bytes, bytes] = stub.channel.stream_stream(path)
+        call: Any = both(iter(sent.messages), **options)
     else:
         # As a stream of one, so that an answer and its trailers are seen alike.
-        call = stub.channel.unary_stream(path)(sent.messages[0], **options)
+        one: grpc.UnaryStreamMultiCallable[bytes, bytes] = stub.channel.unary_stream(path)
+        call = one(sent.messages[0], **options)
     # The call itself tells how it ended.
     with suppress(grpc.RpcError):
         replies.extend(call)

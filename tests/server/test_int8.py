@@ -2,22 +2,24 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnxruntime.quantization import quantize_dynamic
+from onnxruntime.quantization import quantize_dynamic, quantize_static
 
-from forwardpass.client import Client
-from forwardpass.models import Network, export, publish, quantize
+from forwardpass.client import Client, InvalidInputError, load
+from forwardpass.models import Dense, Input, Network, Output, export, publish, quantize
 from forwardpass.proto.metadata import BATCH_INVARIANT, PROVENANCE, SAMPLES, Samples
 from forwardpass.server.app import Server
-from forwardpass.server.catalog import Catalog
-from forwardpass.server.config import Config
+from forwardpass.server.config import Config, Transport
+from forwardpass.server.engine.row_wise import NotRowWiseError, prove_row_wise
 from forwardpass.server.guard import Limits, check_file
-from forwardpass.server.row_wise import NotRowWiseError, prove_row_wise
+from forwardpass.server.repository.catalog import Catalog
 
 NETWORK = Network.chain([20, 32, 16, 1], "relu", "sigmoid", name="static")
 ROWS = np.random.default_rng(0).standard_normal((256, 20)).astype(np.float32)
@@ -131,5 +133,102 @@ def test_a_dynamic_file_is_never_batched(client: Client, repository: Path) -> No
     assert "DynamicQuantizeLinear" in told
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_no_number_gets_no_number(
+    client: Client, repository: Path, value: float
+) -> None:
+    rows = ROWS[:5].copy()
+    rows[2, 7] = value
+    with load(file(repository, "static")) as local:
+        for each in (client, local):
+            for size in (1, 5):
+                got = np.concatenate(
+                    [each.predict("static", rows[i : i + size])["y"] for i in range(0, 5, size)]
+                )
+                assert np.isnan(got[:, 0]).tolist() == [False, False, True, False, False]
+                expected = each.predict("static", ROWS[:5])["y"]
+                assert got[[0, 1, 3, 4]].tobytes() == expected[[0, 1, 3, 4]].tobytes()
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "qdq"])
+def test_a_row_of_nan_is_refused_by_integers_of_others_and_its_neighbors_are_answered(
+    kind: str, repository: Path, tmp_path: Path, transport: Transport
+) -> None:
+    if kind == "dynamic":
+        path = file(repository, "dynamic")
+    else:
+        path = tmp_path / "m" / "1" / "model.onnx"
+        path.parent.mkdir(parents=True)
+        onnx.save(_quantized_by_onnxruntime(tmp_path), path)
+    rows = ROWS[:5].copy()
+    rows[2, 7] = np.nan
+    with (
+        Server(Config(models=path, port=0, limits=Limits(general=True))) as server,
+        Client(f"127.0.0.1:{server.port}") as client,
+    ):
+        name = server.catalog.index()[0].name
+        with pytest.raises(InvalidInputError, match=r"got NaN at \[2, 7\]; leave the row out"):
+            client.predict(name, rows)
+        # Called at once, so that they may share a run.
+        with ThreadPoolExecutor(5) as pool:
+            calls = [pool.submit(client.predict, name, row) for row in rows]
+        failed = [call.exception() is not None for call in calls]
+        assert failed == [False, False, True, False, False]
+        assert np.isfinite(calls[0].result()["y"]).all()
+
+
+def _quantized_by_onnxruntime(folder: Path) -> onnx.ModelProto:
+    """The network as onnxruntime's own quantize_static writes it, without its samples."""
+    source, target = folder / "float32.onnx", folder / "qdq.onnx"
+    export(NETWORK, source)
+    model = onnx.load(source)
+    del model.metadata_props[:]
+    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    quantize_static(model, target, _Rows())
+    return onnx.load(target)
+
+
+class _Rows:
+    """A CalibrationDataReader, as far as it is called."""
+
+    def __init__(self) -> None:
+        self._left = iter([{"x": ROWS}])
+
+    def get_next(self) -> Any:
+        return next(self._left, None)
+
+
+def test_every_output_of_a_static_file_passes_nan_on(tmp_path: Path) -> None:
+    network = Network.define(
+        Input(4, mean=[1, 2, 3, 4], scale=[1, 1, 2, 2]),
+        [Dense("trunk", 8), Dense("a", 3, "softmax"), Dense("b", 2, "identity", reads="trunk")],
+        ["a", "b", "trunk", Output("logits", "a", "z")],
+    )
+    rows = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
+    export(quantize(network, rows), tmp_path / "m.onnx")
+    rows[1, 3] = np.nan
+    with load(tmp_path / "m.onnx") as local:
+        for array in local.predict("m", rows[:2]).values():
+            assert not np.isnan(array[0]).any()
+            assert np.isnan(array[1]).all()
+
+
 def _reason(catalog: Catalog) -> str:
     return " ".join(entry.reason for entry in catalog.index())
+
+
+def test_missing_values_are_filled_in_before_they_are_rounded(tmp_path: Path) -> None:
+    network = Network.chain(
+        [3, 8, 2], "tanh", input=Input(3, fill=[1, np.nan, -2], scale=[2, 2, 2]), name="gaps"
+    )
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    publish(quantize(network, x), tmp_path)
+    whole = Network.chain([3, 8, 2], input=Input(3, fill=[1, 2, 3]), name="whole")
+    publish(quantize(whole, x), tmp_path)
+    with Server(Config(models=tmp_path, port=0)) as server:
+        with Client(f"127.0.0.1:{server.port}") as client:
+            rows = np.array([[np.nan, 1, np.nan], [1, 1, -2], [1, np.nan, 1]], np.float32)
+            filled, given, missing = client.predict("gaps", rows)["y"]
+            assert filled.tobytes() == given.tobytes()
+            assert np.isnan(missing).all()
+            assert np.isfinite(client.predict("whole", np.full((1, 3), np.nan))["y"]).all()

@@ -15,12 +15,12 @@ from forwardpass.client import Client
 from forwardpass.models import Network, publish
 from forwardpass.server.app import Server
 from forwardpass.server.config import Config, Transport
-from forwardpass.server.runtime import Session
+from forwardpass.server.engine.session import Session
 
 pytestmark = pytest.mark.usefixtures("transport")
 
 CALLERS = 200
-CALLS = 5
+CALLS = 3
 ROWS = 700
 """More than the largest useful batch of some models, so that calls are split, too."""
 

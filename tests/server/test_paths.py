@@ -15,8 +15,8 @@ from support.wire import infer_request
 
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.server.app import Server
-from forwardpass.server.catalog import IndexEntry, State
 from forwardpass.server.config import Config
+from forwardpass.server.repository.catalog import IndexEntry, State
 
 ROW = {"x": np.ones((1, 2), np.float32)}
 NAMES = [
@@ -67,9 +67,10 @@ def stub(folder: Path) -> Iterator[Stub]:
 def about(rpc: str, name: str, version: str = "") -> Message:
     if rpc == "ModelInfer":
         return infer_request(name, ROW, model_version=version)
-    if rpc.startswith("Repository"):
-        return getattr(pb, f"{rpc}Request")(model_name=name)
-    return getattr(pb, f"{rpc}Request")(name=name, version=version)
+    control = rpc.startswith("Repository")
+    fields = {"model_name": name} if control else {"name": name, "version": version}
+    request: Message = getattr(pb, f"{rpc}Request")(**fields)
+    return request
 
 
 RPCS = ["ModelInfer", "ModelMetadata", "ModelConfig", "ModelStatistics"]

@@ -1,1 +1,1 @@
-"""What the tests of several folders share: ONNX files, requests, a raw gRPC stub."""
+"""Code shared by the tests of several folders: ONNX files, requests, a raw gRPC stub."""

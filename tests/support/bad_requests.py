@@ -1,4 +1,4 @@
-"""Bad requests: a good one, what is changed in it, and how the server has to answer."""
+"""Bad requests: a good one, the change to it, and the answer that the server has to give."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from support.served import GOOD, assert_answered
 Change = Callable[[pb.ModelInferRequest], None]
 
 LONG = 100_000
-"""Of names that no one has."""
+"""Length of names that no model has."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Bad:
 
     id: str
     good: str
-    """Which of the good calls it starts from; that one is sent again afterwards."""
+    """The good call from which it is made; that one is sent again afterwards."""
     change: Change
     says: tuple[str, ...]
-    """Fragments of the message."""
+    """Fragments that the message has to contain."""
     field: str | None = None
-    """Where google.rpc.BadRequest has to point; the message has to name it too."""
+    """The field that google.rpc.BadRequest has to name; the message has to name it too."""
     code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -41,7 +41,7 @@ def assert_refused(stub: Stub, bad: Bad) -> None:
     for fragment in bad.says:
         assert fragment in refusal.message
     if bad.code is grpc.StatusCode.INVALID_ARGUMENT:
-        # A reader of the details alone learns which field, and what came.
+        # The details alone have to name the field, and what came.
         ((field, description),) = refusal.violations.items()
         assert bad.field in (None, field)
         if not refusal.message.endswith("..."):

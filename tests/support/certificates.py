@@ -38,7 +38,7 @@ class Identity:
         """Make a certificate of the issuer or, without one, an authority.
 
         names: subject alternative names; none for a certificate without them.
-        valid_h: from when to when it is valid, in hours from now.
+        valid_h: begin and end of its validity, in hours from now.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -77,7 +77,7 @@ class Identity:
 
 
 def write_self_signed(folder: Path, name: str = "") -> tuple[Path, Path]:
-    """Write `NAMEcert.pem` and `NAMEkey.pem`; whoever trusts the first trusts the server."""
+    """Write `NAMEcert.pem` and `NAMEkey.pem`; a client that trusts the first trusts the server."""
     return Identity.make(f"{name}test").write(folder, name)
 
 

@@ -1,8 +1,8 @@
-"""Both clients behind one set of blocking methods, so that a test says once what both do."""
+"""Both clients behind one set of blocking methods, so that one test covers both."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
 from typing import Any, Self, TypeVar
 
 from forwardpass.client import AsyncClient, Client
@@ -11,7 +11,7 @@ _R = TypeVar("_R")
 
 
 class Loop:
-    """An event loop in a thread: one for all clients, as grpcio's asyncio wants it."""
+    """An event loop in a thread: one for all clients, as grpcio's asyncio requires."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -38,11 +38,11 @@ class FromThreads:
         method = getattr(self.client, name)
         return lambda *args, **options: self._loop.run(method(*args, **options))
 
-    def predict_stream(self, *args: Any, **options: Any) -> Iterator[Any]:
+    def predict_stream(self, *args: Any, **options: Any) -> Generator[Any, None, None]:
         stream = self.client.predict_stream(*args, **options)
         return self._each(stream)
 
-    def _each(self, stream: AsyncIterator[Any]) -> Iterator[Any]:
+    def _each(self, stream: AsyncGenerator[Any, None]) -> Generator[Any, None, None]:
         end = object()
         try:
             while (item := self._loop.run(_next(stream, end))) is not end:

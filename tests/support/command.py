@@ -1,4 +1,7 @@
-"""The `forwardpass` command: as a process of its own, or, for many small cases, in this one."""
+"""The `forwardpass` command: as a process of its own, or, for many small cases, in this one.
+
+Most processes are forked from one that has imported everything (`support.prepared`).
+"""
 
 import os
 import subprocess
@@ -9,11 +12,13 @@ from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from forwardpass.cli.__main__ import main
+from support.prepared import Prepared
 
 COMMAND = (sys.executable, "-m", "forwardpass.cli")
 READY = "ready on "
@@ -30,7 +35,7 @@ class Finished:
 
     @property
     def error(self) -> str:
-        """The one line in which a command that failed says why."""
+        """The single line of error of a command that failed."""
         (line,) = self.stderr.splitlines()
         assert line.startswith("error: ")
         return line.removeprefix("error: ")
@@ -41,18 +46,40 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     columns: int = 200,
-    program: tuple[str, ...] = COMMAND,
+    program: tuple[str, ...] | None = None,
 ) -> Finished:
-    """Run the command to its end as a process; env is what the test wants to be set besides."""
-    done = subprocess.run(
-        [*program, *map(str, arguments)],
+    """Run the command to its end as a process; env: variables to set in addition.
+
+    program: the command that starts an interpreter; None: a prepared one.
+    """
+    with started(
+        *arguments,
+        program=program,
         cwd=cwd,
         env=environment(env, columns),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=TIMEOUT_S,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+    return Finished(process.returncode, out, err)
+
+
+def started(
+    *arguments: str | Path, program: tuple[str, ...] | None = None, **options: Any
+) -> "subprocess.Popen[Any]":
+    """Start the command; the options are Popen's.
+
+    program: the command that starts an interpreter; None: a prepared one, unless the test sets what
+    Python reads as it starts.
+    """
+    env = options.get("env") or {}
+    early = any(name.startswith("PYTHON") and env[name] != os.environ.get(name) for name in env)
+    start = subprocess.Popen if program or early else Prepared
+    return start([*(program or COMMAND), *map(str, arguments)], **options)
 
 
 def run_here(
@@ -61,9 +88,9 @@ def run_here(
     env: Mapping[str, str] | None = None,
     columns: int = 200,
 ) -> Finished:
-    """Run the command as `run` does, in this process: half a second sooner.
+    """Run the command as `run` does, in this process: half a second faster.
 
-    For commands that leave nothing behind in a process: neither `serve` nor `demo`.
+    For commands that leave no state behind in a process: neither `serve` nor `demo`.
     """
     out, err = StringIO(), StringIO()
     with (
@@ -85,7 +112,7 @@ class Serving:
     process: subprocess.Popen[str]
     target: str
     said: str
-    """What it wrote to stdout before it was ready."""
+    """Its output on stdout before it was ready."""
 
 
 @contextmanager
@@ -95,15 +122,19 @@ def serving(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
     timeout_s: float = TIMEOUT_S,
+    program: tuple[str, ...] | None = None,
 ) -> Iterator[Serving]:
     """Run `forwardpass serve` with these arguments while the block runs; kill it at the end.
 
-    log is where its stderr goes; None: nowhere. After the timeout it is killed all the same.
+    log: the file for its stderr; None: discarded. After the timeout it is killed in any case.
+    program: the command that starts an interpreter; None: a prepared one.
     """
     with (
         Path(log or os.devnull).open("w") as stderr,
-        subprocess.Popen(
-            [*COMMAND, "serve", *map(str, arguments)],
+        started(
+            "serve",
+            *arguments,
+            program=program,
             cwd=cwd,
             env=environment(env),
             stdout=subprocess.PIPE,
@@ -128,6 +159,6 @@ def serving(
 
 
 def environment(extra: Mapping[str, str] | None = None, columns: int = 200) -> dict[str, str]:
-    """Return this process' environment, less what is set for Forwardpass, and the extra."""
+    """Return this process' environment without Forwardpass' variables, and with the extra."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("FORWARDPASS")}
     return kept | {"COLUMNS": str(columns), "NO_COLOR": "1"} | dict(extra or {})

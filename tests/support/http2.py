@@ -1,4 +1,4 @@
-"""Frames and field blocks as a client writes them, right or wrong, and the server's frames read."""
+"""Frames and field blocks as a client writes them, right or wrong; the server's frames, read."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
 
 
 def hello(settings: bytes = b"") -> bytes:
-    """What a client says first."""
+    """The preface and SETTINGS of a client."""
     return PREFACE + frame(SETTINGS, 0, 0, settings)
 
 
@@ -59,7 +59,7 @@ def message(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Frame:
-    """One of the server's."""
+    """A frame of the server."""
 
     kind: int
     flags: int
@@ -74,12 +74,12 @@ class Frame:
 
     @property
     def number(self) -> int:
-        """The 32 bits that the payload begins with."""
+        """The first 32 bits of the payload."""
         return int(unpack(">I", self.payload[:4])[0])
 
 
 def read_frames(data: bytes) -> list[Frame]:
-    """The whole frames that data begins with."""
+    """Return the whole frames with which data begins."""
     frames = []
     while len(data) >= 9:
         size = int.from_bytes(data[:3], "big")

@@ -1,4 +1,4 @@
-"""What every importer has to show: the source's own answers, and an export that proves itself."""
+"""The checks of every importer: the source's own answers, and an export that is proven."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forwardpass.models import Network, forward
-from forwardpass.models.export import proven
+from forwardpass.models.file.export import proven
 
 TOLERANCE = 1e-6
-"""Of the largest magnitude of an output: what rounding the parameters to float32 explains."""
+"""Maximum error relative to the largest magnitude of an output: rounding explains no more."""
 
 
 def assert_imported(

@@ -1,4 +1,4 @@
-"""Run a server, call it, and tell what left the machine: in a network namespace of its own.
+"""Run a server, call it, and print what left the machine: in a network namespace of its own.
 
     unshare -rn python -m support.isolated MODELS SECONDS
 
@@ -53,8 +53,8 @@ def call_for(seconds: float, target: str) -> int:
 
 
 def sent() -> dict[str, int]:
-    """What was sent in this namespace without a route, and as UDP."""
-    four = {}
+    """Return the packets sent in this namespace without a route, and as UDP."""
+    four: dict[str, str] = {}
     lines = [line.split() for line in Path("/proc/net/snmp").read_text().splitlines()]
     for names, values in zip(lines[::2], lines[1::2], strict=True):
         four |= {names[0] + name: value for name, value in zip(names[1:], values[1:], strict=True)}

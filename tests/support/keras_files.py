@@ -1,4 +1,4 @@
-"""`.keras` files as Keras 3 writes them, and as nobody should."""
+"""`.keras` files as Keras 3 writes them, and malformed ones."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def functional(*layers: JSON, inputs: Any, outputs: Any, calls: tuple[JSON, ...]
 
 
 def write_weights(weights: Mapping[str, Any]) -> Callable[[h5py.File], None]:
-    """Return what writes arrays at `layers/KEY`."""
+    """Return a function that writes arrays at `layers/KEY`."""
 
     def write(file: h5py.File) -> None:
         for place, values in weights.items():
@@ -86,11 +86,12 @@ def keras_file(
 ) -> Path:
     """Write a file and return its path; members replace its own, None leaves one out."""
     write = weights if callable(weights) else write_weights(weights)
-    contents = {
+    own: dict[str, str | bytes | None] = {
         "metadata.json": json.dumps({"keras_version": version}),
         "config.json": json.dumps(model),
         "model.weights.h5": hdf5(write),
-    } | {name.replace("__", "."): content for name, content in members.items()}
+    }
+    contents = own | {name.replace("__", "."): content for name, content in members.items()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
             if content is not None:

@@ -12,15 +12,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from forwardpass.server.app import Server
 from forwardpass.server.config import Config
-from forwardpass.server.lifecycle import SETTLE_S
+from forwardpass.server.repository.lifecycle import SETTLE_S
 from support.rpc import Stub
 from support.versions import Answer, ask, question
 
 PROMPT_S = 5.0
-"""Long enough to settle and load on a busy machine, too short for a look that no event asked for
-(watching.RESCAN_S)."""
+"""Seconds that suffice to settle and load on a busy machine, and too few for a look without an
+event (watching.RESCAN_S)."""
 A_WHILE_S = SETTLE_S + 0.35
-"""Enough for a change to be picked up, if it were to be."""
+"""Seconds in which a change would be loaded, if it were to be."""
 
 
 class Served:
@@ -54,7 +54,7 @@ class Served:
         )
 
     def reason(self, name: str = "m", version: int = 1) -> str:
-        """What the index says of a version; empty for one that it does not list."""
+        """Return the reason of a version in the index; empty for one that it does not list."""
         return next(
             (
                 entry.reason
@@ -79,7 +79,7 @@ def serving(root: Path, **settings: Any) -> Iterator[Served]:
 
 @contextmanager
 def called_all_the_time(served: Served, versions: tuple[str, ...] = ("",)) -> Iterator[set[Answer]]:
-    """Call from a thread for each version asked; give the answers, and raise what was raised."""
+    """Call from a thread for each version; yield the answers, and raise the threads' errors."""
     answers: set[Answer] = set()
     errors: list[BaseException] = []
     end = threading.Event()
@@ -88,8 +88,8 @@ def called_all_the_time(served: Served, versions: tuple[str, ...] = ("",)) -> It
         try:
             ended = False
             while not ended:
-                # The last call begins after the end.
-                ended = end.is_set()
+                # The last call begins after the end. Without a pause the callers take a core.
+                ended = end.wait(0.001)
                 answers.add(served.ask(version=version))
         except BaseException as error:
             errors.append(error)

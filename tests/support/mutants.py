@@ -60,7 +60,7 @@ def _change_tree(rng: random.Random, content: bytes, _: Sequence[bytes]) -> byte
 
 def _change(rng: random.Random, root: Message) -> None:
     message = rng.choice(_messages(root))
-    field = rng.choice(message.DESCRIPTOR.fields)
+    field: Any = rng.choice(message.DESCRIPTOR.fields)
     value = getattr(message, field.name)
     if field.message_type is not None:
         _change_messages(rng, root, message, field.name, value)

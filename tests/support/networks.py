@@ -4,7 +4,19 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from forwardpass.models import ACTIVATIONS, Input, Layer, Network, Output
+from forwardpass.models import (
+    ACTIVATIONS,
+    AnyActivation,
+    Elu,
+    HardSigmoid,
+    Input,
+    Layer,
+    LeakyRelu,
+    Network,
+    Output,
+    PRelu,
+)
+from forwardpass.models.activations import activation_of
 
 # Mostly small, so that many are tried.
 WIDTHS = st.one_of(*[st.integers(1, 6)] * 5, st.integers(1, 40), st.sampled_from([100, 512]))
@@ -15,6 +27,14 @@ def values(rng: np.random.Generator, shape: tuple[int, ...], exponent: int) -> N
     """Normal numbers of a magnitude, a tenth of them zero, kept within float32."""
     drawn = rng.standard_normal(shape) * 10.0**exponent * (rng.random(shape) > 0.1)
     return np.clip(drawn, -3e38, 3e38).astype(np.float32)
+
+
+def functions(rng: np.random.Generator, units: int, *, hidden: bool) -> list[AnyActivation]:
+    """Every activation that a layer of so many units may have, with a parameter too."""
+    named = [f.name for f in ACTIVATIONS.values() if not (hidden and f.outputs_only)]
+    slope, *slopes = rng.standard_normal(1 + units)
+    alpha = abs(slope) + 0.1
+    return [*named, LeakyRelu(slope), Elu(alpha), HardSigmoid(alpha), PRelu(slopes)]
 
 
 @st.composite
@@ -41,15 +61,14 @@ def networks(draw: st.DrawFn, exponents: st.SearchStrategy[int] = EXPONENTS) -> 
     read = {name for sources in reads for name in sources}
     layers, outputs = [], []
     for name, sources in zip(names, reads, strict=True):
-        functions = [f for f in ACTIVATIONS if name not in read or not ACTIVATIONS[f].outputs_only]
-        activation = draw(st.sampled_from(functions))
+        activation = draw(st.sampled_from(functions(rng, widths[name], hidden=name in read)))
         columns = sum(widths[source] for source in sources)
         W = values(rng, (widths[name], columns), draw(exponents))
         b = values(rng, (widths[name],), draw(exponents))
         layers.append(Layer(name, W, b, activation, sources))
         if name not in read or draw(st.booleans()):
             labels = [f"{i}" for i in range(len(b))]
-            thresholds = [0.5] if draw(st.booleans()) else ()
+            thresholds = [min(0.5, activation_of(activation).high)] if draw(st.booleans()) else ()
             outputs.append(Output(f"a of {name}", name, labels=labels, thresholds=thresholds))
         if draw(st.booleans()):
             outputs.append(Output(f"z of {name}", name, "z", description="sums"))

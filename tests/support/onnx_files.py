@@ -1,4 +1,4 @@
-"""Small ONNX files, built with onnx.helper alone: nothing of forwardpass.models is in them."""
+"""Small ONNX files, built only with onnx.helper: nothing of forwardpass.models is in them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,10 +49,12 @@ def build(
     inputs: Sequence[ValueInfoProto],
     outputs: Sequence[ValueInfoProto],
     *,
-    constants: Mapping[str, NDArray[Any]] | None = None,
+    constants: Mapping[str, NDArray[Any] | np.generic] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> ModelProto:
-    initializers = [numpy_helper.from_array(a, name) for name, a in (constants or {}).items()]
+    initializers = [
+        numpy_helper.from_array(np.asarray(a), name) for name, a in (constants or {}).items()
+    ]
     graph = helper.make_graph(nodes, "graph", inputs, outputs, initializers)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
@@ -173,7 +175,7 @@ def sequence() -> ModelProto:
 
 
 def without_its_weights() -> ModelProto:
-    """A file whose weights are said to lie beside it, where nothing lies."""
+    """A file that refers to weights in a file beside it, which does not exist."""
     model = linear()
     graph: GraphProto = model.graph
     weights = graph.initializer[0]
@@ -182,3 +184,16 @@ def without_its_weights() -> ModelProto:
     for key, value in {"location": "weights.bin", "offset": "0", "length": "24"}.items():
         weights.external_data.add(key=key, value=value)
     return model
+
+
+WIDTH = 2**10
+
+
+def wide() -> ModelProto:
+    """One column in, `WIDTH` out: 4 KiB of answer for 4 bytes of a request."""
+    return build(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [tensor("x", "FP32", ["n", 1])],
+        [tensor("y", "FP32", ["n", WIDTH])],
+        constants={"w": np.ones((1, WIDTH), np.float32)},
+    )

@@ -1,4 +1,4 @@
-"""Processes as Linux tells of them: their memory, their children."""
+"""Processes in Linux's /proc: their memory, their children."""
 
 import os
 from pathlib import Path
@@ -39,3 +39,16 @@ def listening_ports(pid: int) -> set[int]:
             sockets.add(target[8:-1])
     rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and row[9] in sockets}
+
+
+def reset_peak(pid: int) -> float:
+    """Have `peak_mib` begin anew; returns what it is now."""
+    # What proc(5) has for VmHWM.
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return peak_mib(pid)
+
+
+def peak_mib(pid: int) -> float:
+    """The most memory of a process that was in RAM at a time, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

@@ -1,4 +1,4 @@
-"""The server as a process of its own, for what only a process can show: signals and exit."""
+"""The server as a process of its own, for tests of signals and exit."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.prepared import Prepared
 from support.transports import default_transport
 
 PROGRAM = """
@@ -36,7 +37,7 @@ serve_until_signalled(server, config, lambda: print(server.port, flush=True))
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A server that is up, and its handle."""
+    """A running server, and its handle."""
 
     port: int
     process: subprocess.Popen[str]
@@ -56,7 +57,7 @@ def server_process(
     """Start a server of `models` and wait until it is ready for signals; kill it at the end."""
     command = [sys.executable, "-c", PROGRAM, str(models), str(drain_s), str(grace_s)]
     command.append(default_transport())
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with Prepared(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             port = process.stdout.readline()

@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
@@ -44,7 +45,7 @@ class Proxy:
             self._breaks_after = size
 
     def silence(self) -> None:
-        """Swallow what comes from now on over the connections that there are, and close none."""
+        """Discard all further bytes of the existing connections, and close none."""
         with self._lock:
             self._silent.update(self._sockets)
 
@@ -63,8 +64,7 @@ class Proxy:
         for thread in self._threads:
             thread.join(20)
 
-    def _run(self, *call: object) -> None:
-        target, *arguments = call
+    def _run(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()

@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 from forwardpass.proto import inference_pb2 as pb
 
 SERVICE = "inference.GRPCInferenceService"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 _M = TypeVar("_M", bound=Message)
 
@@ -80,7 +80,7 @@ class Stub:
         return grpc.StatusCode.OK
 
     def refusal(self, name: str, request: Message | bytes, **options: Any) -> Refusal:
-        """Send what has to be refused and return the error."""
+        """Send a request that has to be refused and return the error."""
         try:
             reply = self.call(name, request, REPLIES.get(name, pb.ServerLiveResponse), **options)
         except grpc.RpcError as error:
@@ -121,6 +121,8 @@ def _read(error: Any) -> Refusal:
     status = rpc_status.from_call(error)
     for detail in () if status is None else status.details:
         bad_request = error_details_pb2.BadRequest()
+        if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            continue
         assert detail.Unpack(bad_request)
         violations |= {item.field: item.description for item in bad_request.field_violations}
     return Refusal(error.code(), error.details(), violations)

@@ -7,16 +7,18 @@ from forwardpass.server.config import Config, Transport
 
 
 def default_transport() -> Transport:
-    """What a Config has that names none."""
+    """Return the transport of a Config that names none."""
     defaults = Config.__init__.__kwdefaults__
+    assert defaults is not None
     transport: Transport = defaults["transport"]
     return transport
 
 
 @contextmanager
 def as_default(transport: Transport) -> Iterator[Transport]:
-    """Have every Config that names no transport be of this one: tests name what they are about."""
+    """Give every Config that names no transport this one: tests name only what they test."""
     defaults = Config.__init__.__kwdefaults__
+    assert defaults is not None
     before = defaults["transport"]
     defaults["transport"] = transport
     try:

@@ -1,4 +1,4 @@
-"""Model files that are not what they say, or that want to be read from where no model lies."""
+"""Model files that are not what they declare, or refer to data outside of the model's folder."""
 
 import os
 from collections.abc import Mapping
@@ -8,10 +8,11 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from support import onnx_files
-from support.hostile_files import Builder, changed, field, from_bytes
+from support.hostile_files import Builder, changed, from_bytes
+from support.messages import field
 from support.onnx_files import linear, save
 
-# What leads out of the model's folder.
+# Files that lead out of the model's folder.
 
 
 def external(location: str, offset: int = 0) -> ModelProto:
@@ -71,6 +72,18 @@ def is_a_pipe(folder: Path) -> Path:
     return folder / "model.onnx"
 
 
+def by_hard_link(folder: Path) -> Path:
+    """Weights beside the model that are a file elsewhere as well."""
+    (folder.parent / "outside.bin").write_bytes(b"\0" * 24)
+    (folder / "weights.bin").hardlink_to(folder.parent / "outside.bin")
+    return save(external("weights.bin"), folder / "model.onnx")
+
+
+def is_a_hard_link(folder: Path) -> Path:
+    (folder / "model.onnx").hardlink_to(save(linear(), folder.parent / "elsewhere.onnx"))
+    return folder / "model.onnx"
+
+
 def is_a_link(to: str) -> Builder:
     def write(folder: Path) -> Path:
         (folder / "model.onnx").symlink_to(to.format(outside=folder.parent))
@@ -80,7 +93,7 @@ def is_a_link(to: str) -> Builder:
     return write
 
 
-# What is not as it says.
+# Files that are not what they declare.
 
 
 def _weights(model: ModelProto) -> TensorProto:
@@ -132,9 +145,9 @@ def _undefined_input(model: ModelProto) -> None:
     model.graph.node[0].input[0] = "nothing"
 
 
-def _backwards(model: ModelProto) -> None:
-    model.graph.node[0].output[0] = "z"
-    model.graph.node.insert(0, helper.make_node("Relu", ["z"], ["y"]))
+def _circle(model: ModelProto) -> None:
+    model.graph.node[0].input[0] = "a"
+    model.graph.node.append(helper.make_node("Add", ["x", "y"], ["a"]))
 
 
 def _unknown_operator(model: ModelProto) -> None:
@@ -142,7 +155,7 @@ def _unknown_operator(model: ModelProto) -> None:
 
 
 def _in_onnxruntimes_format() -> bytes:
-    """A good model, but for a producer's name by which onnxruntime takes it for another format."""
+    """A good model, except for a producer's name by which onnxruntime assumes another format."""
     content: bytes = linear().SerializeToString()
     return field(2, b"__ORTM" + b"_" * 26) + content
 
@@ -170,10 +183,12 @@ ESCAPING: Mapping[str, Builder] = {
     "a pipe": is_a_pipe,
     "a link out": is_a_link("{outside}/elsewhere.onnx"),
     "a link to a device": is_a_link("/dev/zero"),
+    "a hard link to a file outside": is_a_hard_link,
+    "data that are a file outside, too": by_hard_link,
     "a link to itself": is_a_link("model.onnx"),
     "a folder": lambda folder: folder,
 }
-"""Would read what is not the model's."""
+"""Files that would read data that are not the model's."""
 
 UNTRUE: Mapping[str, Builder] = {
     "huge dims": _dims(2**40, 2**40),
@@ -200,11 +215,11 @@ UNTRUE: Mapping[str, Builder] = {
     ),
     "the same node twice": changed(_duplicate_output),
     "an input that nothing gives": changed(_undefined_input),
-    "nodes in the wrong order": changed(_backwards),
+    "nodes in a circle": changed(_circle),
     "an unknown operator": changed(_unknown_operator),
     "an opset of the future": changed(lambda model: setattr(model.opset_import[0], "version", 999)),
     "an IR version of the future": changed(lambda model: setattr(model, "ir_version", 999)),
     "a mark of onnxruntime's own format": from_bytes(_in_onnxruntimes_format),
     "texts that are none": from_bytes(_not_utf8),
 }
-"""Says of itself what is not so."""
+"""Files that are not what they declare."""

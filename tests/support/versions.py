@@ -1,11 +1,11 @@
-"""Model versions that tell themselves apart: each answers with a number of its own."""
+"""Model versions that can be distinguished: each answers with a number of its own."""
 
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from onnx import ModelProto, helper
@@ -60,8 +60,8 @@ def question(name: str, version: str = "", width: int = 2) -> pb.ModelInferReque
     return infer_request(name, {"x": np.zeros((1, width), np.float32)}, model_version=version)
 
 
-def ask(stub: Stub, name: str, version: str = "", width: int = 2) -> Answer:
+def ask(stub: Stub, name: str, version: str = "", width: int = 2, **options: Any) -> Answer:
     """Return the version that answers and its number."""
-    reply = stub.infer(question(name, version, width))
+    reply = stub.infer(question(name, version, width), **options)
     (y,) = arrays(reply).values()
     return Answer(int(reply.model_version), float(y[0, 0]))

@@ -42,7 +42,7 @@ TYPED_FIELDS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""FP16 travels as raw bytes alone."""
+"""Datatypes -> fields of typed contents; FP16 is only sent as raw bytes."""
 
 
 def datatype_name(dtype: np.dtype[Any]) -> str:

@@ -175,12 +175,12 @@ def main() -> None:
             assert got[0].tolist() == report.first(name)
         with row("1,000 rows"):
             (reply,) = tool.call("ModelInfer", request(np.resize(x, (1000, x.shape[1]))))
-            got = outputs(reply)
-            assert {len(array) for array in got.values()} == {1000}
-            first = {name: array[: len(x)] for name, array in got.items()}
+            many = outputs(reply)
+            assert {len(array) for array in many.values()} == {1000}
+            first = {name: array[: len(x)] for name, array in many.items()}
             report.predicted("1,000 rows", first)
         with row("chosen outputs"):
-            name = list(got)[-1]
+            name = list(many)[-1]
             (reply,) = tool.call("ModelInfer", request(x[:2], outputs=[{"name": name}]))
             assert list(outputs(reply)) == [name]
         with row("the request's id"):
@@ -192,7 +192,7 @@ def main() -> None:
         with row("ModelStreamInfer"):
             replies = tool.call("ModelStreamInfer", *(request(one[np.newaxis]) for one in x))
             parts = [outputs(reply["inferResponse"]) for reply in replies]
-            joined = {name: np.concatenate([part[name] for part in parts]) for name in got}
+            joined = {name: np.concatenate([part[name] for part in parts]) for name in many}
             report.predicted("stream", joined)
         with row("ModelConfig"):
             (reply,) = tool.call("ModelConfig", {"name": model})

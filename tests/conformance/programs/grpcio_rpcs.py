@@ -5,11 +5,14 @@ See report.py.
 
 import importlib
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from threading import Thread
 from types import ModuleType
+from typing import Any
 
 import grpc
 import numpy as np
@@ -34,19 +37,20 @@ def generated(proto: Path) -> tuple[ModuleType, ModuleType]:
         assert protoc.main(["protoc", *options, str(proto)]) == 0
         sys.path.insert(0, folder)
         try:
-            return tuple(
+            pb, services = (
                 importlib.import_module(f"{proto.stem}_{part}") for part in ("pb2", "pb2_grpc")
             )
+            return pb, services
         finally:
             sys.path.remove(folder)
 
 
-def beyond(report: Report, pb: ModuleType, stub, six: SixRpcs) -> None:
+def beyond(report: Report, pb: ModuleType, stub: Any, six: SixRpcs) -> None:
     """Ask what Triton's clients ask besides the six RPCs."""
     row, model = report.row, report.model
     with row("ModelStreamInfer"):
         requests = [six.request(one[np.newaxis], id=str(i)) for i, one in enumerate(report.x)]
-        parts = []
+        parts: list[dict[str, np.ndarray]] = []
         for answer in stub.ModelStreamInfer(iter(requests)):
             assert not answer.error_message
             assert answer.infer_response.id == str(len(parts))
@@ -63,25 +67,30 @@ def beyond(report: Report, pb: ModuleType, stub, six: SixRpcs) -> None:
         assert {entry.name: entry.state for entry in index}[model] == "READY"
     with row("LogSettings"):
         assert "log_verbose_level" in stub.LogSettings(pb.LogSettingsRequest()).settings
-    for name in ("TraceSetting", "CudaSharedMemoryStatus"):
-        request = getattr(pb, f"{name}Request")()
-        report.refused(name, "UNIMPLEMENTED", lambda r=request, n=name: code(getattr(stub, n), r))
+    with row("CudaSharedMemoryStatus"):
+        assert not stub.CudaSharedMemoryStatus(pb.CudaSharedMemoryStatusRequest()).regions
+    with row("CudaSharedMemoryUnregister"):
+        stub.CudaSharedMemoryUnregister(pb.CudaSharedMemoryUnregisterRequest())
+    request = pb.TraceSettingRequest()
+    report.refused("TraceSetting", "UNIMPLEMENTED", partial(code, stub.TraceSetting, request))
 
 
-def code(call, request) -> str:
+def code(call: Callable[[Any], object], request: Any) -> str:
     try:
         call(request)
     except grpc.RpcError as error:
-        return error.code().name
+        return str(error.code().name)
     return "OK"
 
 
-def health(report: Report, channel: grpc.Channel, unload, load) -> None:
+def health(
+    report: Report, channel: grpc.Channel, unload: Callable[[], None], load: Callable[[], None]
+) -> None:
     """Ask for the health of the server and of a model that goes and comes back."""
-    stub = health_pb2_grpc.HealthStub(channel)
+    stub: Any = health_pb2_grpc.HealthStub(channel)  # whose types know no method
 
     def check(name: str) -> int:
-        return stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=20).status
+        return int(stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=20).status)
 
     with report.row("Health: Check"):
         assert check("") == check(report.model) == SERVING
@@ -92,7 +101,8 @@ def health(report: Report, channel: grpc.Channel, unload, load) -> None:
         else:
             raise AssertionError("the health of nothing was told")
     with report.row("Health: List"):
-        statuses = stub.List(health_pb2.HealthListRequest(), timeout=20).statuses
+        messages: Any = health_pb2  # whose types know nothing of List
+        statuses = stub.List(messages.HealthListRequest(), timeout=20).statuses
         assert statuses[""].status == statuses[report.model].status == SERVING
     with report.row("Health: Watch"):
         told: SimpleQueue[int] = SimpleQueue()
@@ -132,7 +142,8 @@ def reflection(report: Report, channel: grpc.Channel) -> None:
             request_serializer=request_type.SerializeToString,
             response_deserializer=reply_type.FromString,
         )
-        assert ready(request_type(name=report.model)).ready
+        reply: Any = ready(request_type(name=report.model))
+        assert reply.ready
 
 
 def main() -> None:

@@ -47,10 +47,10 @@ class Method:
     def __call__(self, request: Any, timeout: float | None = None) -> Any:
         return self._submit(self._answer(request, timeout)).result(60)
 
-    def future(self, request: Any) -> Future:
+    def future(self, request: Any) -> Future[Any]:
         return self._submit(self._answer(request, None))
 
-    def _submit(self, answer: Coroutine[Any, Any, Any]) -> Future:
+    def _submit(self, answer: Coroutine[Any, Any, Any]) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(answer, self._loop)
 
     async def _answer(self, request: Any, timeout: float | None) -> Any:

@@ -87,14 +87,14 @@ class Tried:
                 assert arrays(reply)["y"].tolist() == texts.tolist(), typed
         with row("every datatype"):
             for datatype in NUMBERS:
-                sent = extremes(datatype)
+                values = extremes(datatype)
                 # FP16 travels raw alone.
                 for typed in (False, True) if datatype != "FP16" else (False,):
-                    tensors = [tensor("x", sent, datatype, typed=typed)]
+                    tensors = [tensor("x", values, datatype, typed=typed)]
                     reply = await client.infer(InferRequest(f"echo_{datatype}", tensors))
                     got = arrays(reply)["y"]
-                    assert got.dtype == sent.dtype, datatype
-                    np.testing.assert_array_equal(got, sent)
+                    assert got.dtype == values.dtype, datatype
+                    np.testing.assert_array_equal(got, values)
         with row("chosen outputs"):
             chosen = self.names[::-1][:1]
             wanted = [RequestedOutput(name) for name in chosen]
@@ -119,13 +119,13 @@ class Tried:
             parameters = {"mine": "text", "number": 7, "flag": True}
             request = InferRequest(model, self.sent(x[:1]), parameters=parameters)
             assert request.inputs[0].parameters == {"binary_data_size": x[:1].nbytes}
-            got = arrays(await client.infer(request, headers=[("x-request-id", "17")]))
-            assert got[self.names[0]][0].tolist() == self.report.first(self.names[0])
+            outputs = arrays(await client.infer(request, headers=[("x-request-id", "17")]))
+            assert outputs[self.names[0]][0].tolist() == self.report.first(self.names[0])
         with row("1,000 rows"):
             many = np.resize(x, (1000, x.shape[1]))
-            got = arrays(await client.infer(InferRequest(model, self.sent(many))))
-            assert {len(array) for array in got.values()} == {1000}
-            first = {name: array[: len(x)] for name, array in got.items()}
+            outputs = arrays(await client.infer(InferRequest(model, self.sent(many))))
+            assert {len(array) for array in outputs.values()} == {1000}
+            first = {name: array[: len(x)] for name, array in outputs.items()}
             self.report.predicted("1,000 rows", first)
         with row("a deadline"):
             turns = tensor("turns", np.array(TURNS, np.int64), "INT64")

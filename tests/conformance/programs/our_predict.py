@@ -4,6 +4,7 @@ Usage: our_predict.py TARGET MODEL INPUT.npz ANSWERS.npz
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -13,4 +14,5 @@ target, model, inputs, answers = sys.argv[1:]
 with Client(target) as client:
     prediction = client.predict(model, np.load(inputs)["x"])
 assert not {"onnx", "onnxruntime"} & set(sys.modules)
-np.savez(answers, **{f"ours/{name}": array for name, array in prediction.items()})
+arrays: dict[str, Any] = {f"ours/{name}": array for name, array in prediction.items()}
+np.savez(answers, **arrays)

@@ -1,8 +1,8 @@
 """What a client's program found, as the JSON that the tests read.
 
 A program is run as `PROGRAM ... TASK.json REPORT.json` in an environment that has the client and
-not this project. The task has `target`; `model` and its inputs `x`; `proto`, the path of
-inference.proto. The report has
+not this project. The task has `target`, and `rest` for HTTP; `model` and its inputs `x`; `proto`,
+the path of inference.proto. The report has
 
 - `client`: the package and the version of it that was tried;
 - `rows`: for each row of the support table that was tried "yes", or the status code with which
@@ -44,7 +44,7 @@ NUMBERS = {
 
 def extremes(datatype: str) -> np.ndarray:
     """Return an array of rank 2 with the least, the greatest and more of a datatype's values."""
-    dtype = np.dtype(NUMBERS[datatype])
+    dtype: np.dtype[Any] = np.dtype(NUMBERS[datatype])
     if datatype == "BOOL":
         return np.array([[True, False], [False, True]])
     bounds = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
@@ -56,10 +56,12 @@ class Report:
 
     def __init__(self, package: str, version: str | None = None) -> None:
         """Begin the report on a package; version: None if it is a package of Python."""
-        self._client = f"{package} {version or metadata.version(package)}"
+        found = metadata.version(package) if version is None else version
+        self._client = f"{package} {found}".strip()
         task, self._path = map(Path, sys.argv[-2:])
         self.task: dict[str, Any] = json.loads(task.read_text())
         self.target: str = self.task["target"]
+        self.rest: str = self.task["rest"]
         self.model: str = self.task["model"]
         self.x = np.array(self.task["x"], np.float32)
         self._rows: dict[str, str] = {}
@@ -103,4 +105,5 @@ class Report:
 
     def first(self, name: str) -> list[float]:
         """Return an output of the first row of `x`, as it was predicted first."""
-        return next(iter(self._answers.values()))[name][0]
+        row: list[float] = next(iter(self._answers.values()))[name][0]
+        return row

@@ -186,7 +186,7 @@ class SixRpcs:
             # grpc.RpcError and what stands for it in other stubs have a code; the rest is a fault.
             if not hasattr(error, "code"):
                 raise
-            return error.code().name
+            return str(error.code().name)
         return "OK"
 
 

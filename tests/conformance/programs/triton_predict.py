@@ -4,6 +4,7 @@ Usage: triton_predict.py TARGET MODEL INPUT.npz ANSWERS.npz
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -34,8 +35,6 @@ except triton.InferenceServerException as error:
 
 with Client(target) as ours:
     prediction = ours.predict(model, x)
-np.savez(
-    answers,
-    **{f"triton/{name}": array for name, array in theirs.items()},
-    **{f"ours/{name}": array for name, array in prediction.items()},
-)
+arrays: dict[str, Any] = {f"triton/{name}": array for name, array in theirs.items()}
+arrays |= {f"ours/{name}": array for name, array in prediction.items()}
+np.savez(answers, **arrays)

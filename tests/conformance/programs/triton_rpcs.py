@@ -5,7 +5,9 @@ See report.py.
 
 import asyncio
 import queue
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -50,7 +52,7 @@ class Tried:
         try:
             getattr(self.client, call)(*args, **kwargs)
         except triton.InferenceServerException as error:
-            return error.status().removeprefix("StatusCode.")
+            return str(error.status()).removeprefix("StatusCode.")
         return "OK"
 
     def server(self) -> None:
@@ -79,7 +81,7 @@ class Tried:
         row, client, x = self.report.row, self.client, self.x
         with row("raw tensors"):
             self.keep("sync", [client.infer(self.model, self.sent(x))])
-            done: queue.Queue = queue.Queue()
+            done: queue.Queue[Any] = queue.Queue()
             client.async_infer(
                 self.model, self.sent(x), lambda result, error: done.put((result, error))
             )
@@ -116,9 +118,9 @@ class Tried:
                 assert result.get_response().model_version == ran
                 assert result.as_numpy("y").tolist() == answer
         with row("the request's id"):
-            for sent in ("17", "", "\u00fc"):
-                result = client.infer(self.model, self.sent(x[:1]), request_id=sent)
-                assert result.get_response().id == sent
+            for request_id in ("17", "", "\u00fc"):
+                result = client.infer(self.model, self.sent(x[:1]), request_id=request_id)
+                assert result.get_response().id == request_id
         with row("parameters"):
             parameters = {"mine": "text", "number": 7, "flag": True}
             headers = {"x-request-id": "17"}
@@ -147,9 +149,9 @@ class Tried:
         with row("errors"):
             try:
                 client.infer(self.model, self.sent(x[:, :-1]))
-            except triton.InferenceServerException as error:
-                assert error.status() == "StatusCode.INVALID_ARGUMENT", error.status()
-                assert f"expected shape [-1, {x.shape[1]}]" in error.message(), error.message()
+            except triton.InferenceServerException as refusal:
+                assert refusal.status() == "StatusCode.INVALID_ARGUMENT", refusal.status()
+                assert f"expected shape [-1, {x.shape[1]}]" in refusal.message(), refusal.message()
             code = self.code_of("infer", "no such model", self.sent(x))
             assert code == "NOT_FOUND", code
             code = self.code_of("infer", "versions", self.sent(x[:, :3]), model_version="3")
@@ -167,7 +169,7 @@ class Tried:
                 self.keep("aio", [*parts, rest])
             with row("ModelStreamInfer"):
 
-                async def requests():
+                async def requests() -> AsyncIterator[dict[str, Any]]:
                     for one in x:
                         yield {"model_name": self.model, "inputs": self.sent(one[np.newaxis])}
 
@@ -178,7 +180,7 @@ class Tried:
                 self.keep("aio stream", parts)
 
     def stream(self) -> None:
-        done: queue.Queue = queue.Queue()
+        done: queue.Queue[Any] = queue.Queue()
         with self.report.row("ModelStreamInfer"):
             client = self.client
             client.start_stream(lambda result, error: done.put((result, error)))
@@ -188,7 +190,7 @@ class Tried:
                 if number == 5:
                     client.async_stream_infer("no such model", rows, request_id="wrong")
             client.stop_stream()
-            parts = []
+            parts: list[triton.InferResult] = []
             for _ in range(len(self.x) + 1):
                 result, error = done.get(timeout=20)
                 if error is not None:
@@ -297,7 +299,7 @@ class Tried:
 
         def state() -> str:
             index = client.get_model_repository_index().models
-            return {other.name: other.state for other in index}[model]
+            return str({other.name: other.state for other in index}[model])
 
         assert state() == "READY"
         client.unload_model(model)
@@ -336,11 +338,13 @@ def main() -> None:
         for rows, part in parts.items():
             with report.row(*rows):
                 part()
-        for name, call in {
-            "TraceSetting": "get_trace_settings",
-            "CudaSharedMemoryStatus": "get_cuda_shared_memory_status",
-        }.items():
-            report.refused(name, "UNIMPLEMENTED", lambda call=call: tried.code_of(call))
+        with report.row("CudaSharedMemoryStatus"):
+            assert not tried.client.get_cuda_shared_memory_status().regions
+        with report.row("CudaSharedMemoryUnregister"):
+            tried.client.unregister_cuda_shared_memory()
+        report.refused(
+            "TraceSetting", "UNIMPLEMENTED", partial(tried.code_of, "get_trace_settings")
+        )
 
 
 main()

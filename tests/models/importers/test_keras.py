@@ -1,333 +1,452 @@
-"""Models of Keras 3, in memory and as it saves them, against their own answers in float64."""
+"""`.keras` files written by hand: Keras is not needed to read them.
 
+What Keras itself writes is read in `libraries/test_keras.py`.
+"""
+
+import sys
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 from support.imported import assert_imported
+from support.keras_files import (
+    call,
+    dense,
+    functional,
+    input_layer,
+    keras_file,
+    layer,
+    sequential,
+)
 
-from forwardpass.models import Input
-from forwardpass.models.errors import NetworkError, UnsupportedSourceError
-from forwardpass.models.keras import from_keras
+from forwardpass.models import ACTIVATIONS, Input, NetworkError
+from forwardpass.models.errors import MissingLibraryError, UnsupportedSourceError
+from forwardpass.models.importers.keras import from_keras
 
-keras = pytest.importorskip("keras")
-layers = keras.layers
-
-# Of Keras' own making, with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-X = np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def true_float64(monkeypatch):
-    """Let Keras multiply float64 as such: on most backends it rounds it to float32 in between."""
-    from keras.src.backend.common import dtypes
-
-    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
+RNG = np.random.default_rng(0)
+X = np.random.default_rng(1).standard_normal((40, 3)).astype(np.float32)
 
 
-def chain(*inside):
-    return keras.Sequential([keras.Input((6,), name="measured"), *inside])
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
 
 
-def heads():
-    """Two heads on a shared trunk, one of which sees the input as well."""
-    x = keras.Input((6,), name="measured")
-    trunk = layers.Dense(8, activation="relu", name="trunk")(x)
-    both = layers.Concatenate()([trunk, x])
-    risk = layers.Dense(1, activation="sigmoid", name="risk")(both)
-    profile = layers.Dense(3, name="profile")(layers.Dropout(0.5)(trunk))
-    return keras.Model(x, [risk, profile])
+def positive(*shape):
+    return RNG.uniform(0.5, 2, shape).astype(np.float32)
 
 
-def heads_by_key():
-    model = heads()
-    risk, profile = model.outputs
-    return keras.Model(model.inputs[0], {"z of it": risk, "a of it": profile})
+K1, B1, K2, B2 = normal(3, 4), normal(4), normal(4, 2), normal(2)
+TWO = {"dense/vars/0": K1, "dense/vars/1": B1, "dense_1/vars/0": K2, "dense_1/vars/1": B2}
 
 
-def residual():
-    """Sums and concatenations, as layers and as operators."""
-    x = keras.Input((6,))
-    a = layers.Dense(6, activation="tanh")(x)
-    b = layers.Add()([x, a])
-    c = layers.BatchNormalization()(layers.Activation("relu")(b))
-    d = keras.ops.concatenate([a + c, b], axis=1)
-    return keras.Model(x, layers.Dense(2, activation="softmax", name="last")(d))
+def f(name, z):
+    return ACTIVATIONS[name].function(z)
 
 
-def normalized_where_something_else_reads_too():
-    x = keras.Input((6,))
-    a = layers.Dense(4, name="sums")(layers.BatchNormalization()(x))
-    b = layers.BatchNormalization()(a)
-    c = layers.ReLU()(a)
-    d = layers.Concatenate()([b, c, x])
-    e = layers.BatchNormalization(name="e")(d)
-    return keras.Model(x, [layers.Activation("tanh", name="t")(b), e, c])
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.keras"
 
 
-def shared_and_nested():
-    x = keras.Input((6,))
-    layer = layers.Dense(6, activation="sigmoid", name="again")
-    part = keras.Sequential([keras.Input((6,)), layers.Dense(4), layers.ReLU()], name="part")
-    inner = keras.Input((4,))
-    both = keras.Model(
+def test_a_chain_with_everything_that_vanishes_from_it(path) -> None:
+    mean, variance = normal(3), np.array([1.5, 0.0, 1e-20], np.float32)
+    gamma, beta, moving_mean, moving_variance = normal(4), normal(4), normal(4), positive(4)
+    x = X.copy()
+    x[:, 1:] = mean[1:]
+    model = sequential(
+        input_layer(3, name="measured"),
+        layer("Normalization", "norm", axis=[-1], invert=False, mean=None, variance=None),
+        layer("GaussianNoise", "noise", stddev=0.1),
+        dense("first", activation="tanh"),
+        layer("BatchNormalization", "bn", axis=-1, epsilon=1e-3, center=True, scale=True),
+        layer("Dropout", "drop", rate=0.5),
+        dense("second", activation=None),
+        layer("Activation", "p", activation="softmax"),
+    )
+    weights = TWO | {
+        "normalization/vars/0": mean,
+        "normalization/vars/1": variance,
+        "batch_normalization/vars/0": gamma,
+        "batch_normalization/vars/1": beta,
+        "batch_normalization/vars/2": moving_mean,
+        "batch_normalization/vars/3": moving_variance,
+    }
+    network = from_keras(keras_file(path, model, weights))
+    assert [each.name for each in network.layers] == ["first", "second"]
+    assert (network.input.name, network.provenance) == (
+        "measured",
+        {"source": "Keras 3.15.1: Sequential"},
+    )
+    a = (x.astype(np.float64) - mean) / np.maximum(np.sqrt(np.float64(variance)), 1e-7)
+    a = f("tanh", a @ K1 + B1)
+    a = gamma * (a - moving_mean) / np.sqrt(np.float64(moving_variance) + 1e-3) + beta
+    assert_imported(network, x, {"p": f("softmax", a @ K2 + B2)})
+
+
+def test_heads_with_skip_connections_and_a_layer_called_twice(path) -> None:
+    shared, head = normal(4, 4), normal(7, 1)
+    model = functional(
+        dense("risk", call("side"), activation="sigmoid", use_bias=False),  # before what it reads
+        input_layer(3, name="x"),
+        dense("trunk", call("x"), activation="relu"),
+        layer("Concatenate", "side", call("trunk", "x", listed=True), axis=-1),
+        dense("shared", call("trunk"), call("shared"), use_bias=False),
+        layer("Add", "sum", call("trunk", ("shared", 1, 0), listed=True)),
+        inputs=[["x", 0, 0]],
+        outputs={"risk of it": ["risk", 0, 0], "profile": ["sum", 0, 0]},
+    )
+    weights = {
+        "dense/vars/0": head,
+        "dense_1/vars/0": K1,
+        "dense_1/vars/1": B1,
+        "dense_2/vars/0": shared,
+    }
+    network = from_keras(keras_file(path, model, weights), labels={"risk of it": ("ill",)})
+    assert [output.labels for output in network.outputs] == [("ill",), ()]
+    x = X.astype(np.float64)
+    trunk = f("relu", x @ K1 + B1)
+    expected = {
+        "risk of it": f("sigmoid", np.hstack([trunk, x]) @ head),
+        "profile": trunk + trunk @ shared @ shared,
+    }
+    assert_imported(network, X, expected)
+
+
+def test_means_and_differences_are_weighted_sums(path) -> None:
+    model = functional(
+        input_layer(3, name="x"),
+        dense("a", call("x"), activation="tanh", use_bias=False),
+        layer("Average", "mean", call("a", "x", "x", listed=True)),
+        layer("Subtract", "off", call("mean", "a", listed=True)),
+        inputs=[["x", 0, 0]],
+        outputs=[["off", 0, 0], ["mean", 0, 0]],
+    )
+    W = normal(3, 3)
+    network = from_keras(keras_file(path, model, {"dense/vars/0": W}))
+    x = X.astype(np.float64)
+    a = np.tanh(x @ np.float64(W))
+    mean = (a + 2 * x) / 3
+    assert_imported(network, X, {"off": mean - a, "mean": mean})
+
+
+def test_several_inputs_are_those_of_the_network(path) -> None:
+    W = normal(5, 2)
+    model = functional(
+        input_layer(2, name="b"),
+        input_layer(3, name="a"),
+        layer("Concatenate", "both", call("a", "b", listed=True), axis=-1),
+        dense("d", call("both"), use_bias=False, activation="tanh"),
+        inputs=[["b", 0, 0], ["a", 0, 0]],
+        outputs=["d", 0, 0],
+    )
+    saved = keras_file(path, model, {"dense/vars/0": W})
+    network = from_keras(saved)
+    assert [each.name for each in network.inputs] == ["b", "a"]
+    x = {"a": X, "b": X[:, 1:]}
+    expected = np.tanh(np.hstack([X, X[:, 1:]]).astype(np.float64) @ W)
+    np.testing.assert_allclose(network(x)["d"], expected, atol=1e-6)
+
+    mean = np.array([1, 2], np.float32)
+    scaled = from_keras(saved, input=[Input(2, "right", mean=mean), Input(3, "left")])
+    moved = scaled({"left": X, "right": X[:, 1:] + mean})["d"]
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
+    with pytest.raises(NetworkError, match="one for each of 'b', 'a', in this order, got 1"):
+        from_keras(saved, input=Input(5))
+
+
+def test_an_input_that_nothing_reads_is_refused(path) -> None:
+    model = functional(
+        input_layer(3, name="a"),
+        input_layer(3, name="b"),
+        dense("d", call("a"), use_bias=False),
+        inputs=[["a", 0, 0], ["b", 0, 0]],
+        outputs=["d", 0, 0],
+    )
+    with pytest.raises(NetworkError, match="input 'b': expected to be read by a layer"):
+        from_keras(keras_file(path, model, {"dense/vars/0": normal(3, 2)}))
+
+
+def test_a_model_in_a_model_and_two_outputs_of_it(path) -> None:
+    inner = functional(
+        input_layer(4),
+        dense("b", call("input_layer"), activation="relu"),
+        dense("a", call("input_layer"), use_bias=False),
+        inputs=["input_layer", 0, 0],
+        outputs={"z": ["a", 0, 0], "y": ["b", 0, 0]},  # Keras numbers y first
+        calls=(call("first", mask=None),),
+    )
+    model = functional(
+        input_layer(3),
+        dense("first", call("input_layer")),
         inner,
-        [layers.Dense(3, name="p")(inner), layers.Dense(2, name="q")(inner)],
-        name="both",
+        dense("last", call(("functional", 0, 1))),
+        inputs=["input_layer", 0, 0],
+        outputs=[["last", 0, 0], ["functional", 1, 0]],  # counted from 1 here alone
     )
-    p, q = both(part(layer(layer(x))))
-    return keras.Model(x, layers.Dense(2)(layers.Concatenate()([q, part(x), p])))
+    a, b, c = normal(4, 2), normal(4, 3), normal(2, 2)
+    weights = {
+        "dense/vars/0": K1,
+        "dense/vars/1": B1,
+        "functional/layers/dense/vars/0": b,
+        "functional/layers/dense/vars/1": normal(3) * 0,
+        "functional/layers/dense_1/vars/0": a,
+        "dense_1/vars/0": c,
+        "dense_1/vars/1": B2,
+    }
+    network = from_keras(keras_file(path, model, weights))
+    assert [each.name for each in network.layers] == [
+        "first",
+        "functional.b",
+        "functional.a",
+        "last",
+    ]
+    first = X.astype(np.float64) @ K1 + B1
+    assert_imported(network, X, {"last": first @ a @ c + B2, "functional": f("relu", first @ b)})
 
 
-def several_outputs_of_one_layer():
-    x = keras.Input((6,))
-    layer = layers.Dense(6, name="again")
-    inner = keras.Input((6,))
-    both = keras.Model(inner, [layers.Dense(2)(inner), layers.ReLU()(inner)], name="both")
-    return keras.Model(x, [layer(x), layer(layer(x)), *both(x)])
-
-
-def image():
-    return keras.Sequential(
-        [
-            keras.Input((2, 3)),
-            layers.Rescaling(1 / 255, offset=-0.5),
-            layers.Flatten(),
-            layers.Dense(3),
-        ]
+def test_images_are_rescaled_flattened_and_sent_as_rows(path) -> None:
+    model = sequential(
+        input_layer(1, 3),
+        layer("Rescaling", "bytes", scale=1 / 255, offset=-0.5),
+        layer("Flatten", "flat", data_format="channels_last"),
+        dense("rate", activation="exponential"),
     )
-
-
-MODELS = {
-    "one layer": lambda: chain(layers.Dense(3)),
-    "every activation": lambda: chain(
-        layers.Dense(7, activation="relu"),
-        layers.Dense(6, activation="sigmoid"),
-        layers.Dense(5, activation="tanh", use_bias=False),
-        layers.Dense(4, activation="linear"),
-        layers.Dense(3, activation="softmax"),
-    ),
-    "activations as layers": lambda: chain(
-        layers.Dense(7),
-        layers.ReLU(),
-        layers.Dense(6),
-        layers.Activation("sigmoid"),
-        layers.Dense(5),
-        layers.Activation("linear"),
-        layers.Activation(keras.activations.tanh),
-        layers.Dense(3),
-        layers.Softmax(),
-    ),
-    "a rate": lambda: chain(layers.Dense(2, activation="exponential")),
-    "what training alone needs": lambda: chain(
-        layers.GaussianNoise(0.1),
-        layers.Dense(5, kernel_regularizer="l2", activation="relu"),
-        layers.Dropout(0.5),
-        layers.AlphaDropout(0.1),
-        layers.GaussianDropout(0.1),
-        layers.ActivityRegularization(0.1),
-        layers.Identity(),
-        layers.Dense(2),
-    ),
-    "normalized input": lambda: chain(layers.Normalization(), layers.Dense(4), layers.Dense(2)),
-    "input normalized by given figures": lambda: chain(
-        layers.Normalization(mean=[1, 2, 3, 4, 5, 6], variance=[1, 4, 9, 16, 0, 36]),
-        layers.Dense(2),
-    ),
-    "input normalized as one": lambda: chain(layers.Normalization(axis=None), layers.Dense(2)),
-    "batch normalization everywhere": lambda: chain(
-        layers.BatchNormalization(),
-        layers.Dense(7),
-        layers.BatchNormalization(center=False),
-        layers.ReLU(),
-        layers.BatchNormalization(scale=False, epsilon=0.1),
-        layers.Dense(5, activation="tanh"),
-        layers.BatchNormalization(trainable=False),
-    ),
-    "heads": heads,
-    "heads by key": heads_by_key,
-    "residual": residual,
-    "normalized where something else reads too": normalized_where_something_else_reads_too,
-    "shared and nested": shared_and_nested,
-    "several outputs of one layer": several_outputs_of_one_layer,
-    "image": image,
-}
-
-
-def built(name, dtype):
-    """The model with weights such as training leaves behind: the same ones for every dtype."""
-    keras.utils.clear_session()
-    keras.config.set_dtype_policy(dtype)
-    try:
-        model = MODELS[name]()
-    finally:
-        keras.config.set_dtype_policy("float32")
-    rng = np.random.default_rng(0)
-    for variable in model.weights:
-        values = rng.standard_normal(variable.shape)
-        if "variance" in variable.name:
-            values = np.exp(values)
-        if variable.name != "count":
-            # Exact in float32, so that both models are one.
-            variable.assign(values.astype(np.float32))
-    for layer in model.layers:
-        if isinstance(layer, layers.Normalization):
-            layer.finalize_state()
-    return model
-
-
-def answers(name, network, x):
-    """float64 answers by output name."""
-    exact = built(name, "float64")
-    given = x.astype(np.float64).reshape(len(x), *exact.input_shape[1:])
-    results = exact(keras.ops.convert_to_tensor(given, "float64"), training=False)
-    if not isinstance(results, dict):
-        results = results if isinstance(results, list | tuple) else [results]
-        results = dict(zip([each.name for each in network.outputs], results, strict=True))
-    return {each.name: keras.ops.convert_to_numpy(results[each.name]) for each in network.outputs}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_model_and_its_file_become_one_network_with_its_answers(name, tmp_path):
-    model = built(name, "float32")
-    path = tmp_path / "model.keras"
-    model.save(path)
-    network = from_keras(model)
-    assert network == from_keras(path)
-    x = X * 255 if name == "image" else X
-    assert_imported(network, x, answers(name, network, x))
-
-
-def test_names_are_those_of_keras():
-    model = built("heads", "float32")
-    network = from_keras(model, labels={"risk": ("ill",)}, units={"profile": ("mm", "mm", "g")})
-    assert [layer.name for layer in network.layers] == ["trunk", "risk", "profile"]
-    assert network.layer("risk").reads == ("trunk", "measured")
-    assert network.input.name == "measured"
-    risk, profile = network.outputs
-    assert (risk.name, risk.labels, profile.name) == ("risk", ("ill",), "profile")
-    assert profile.units == ("mm", "mm", "g")
-    assert network.provenance == {"source": f"Keras {keras.__version__}: Functional"}
-    kernel = keras.ops.convert_to_numpy(model.get_layer("trunk").kernel)
-    assert network.layers[0].W.tobytes() == kernel.T.tobytes()
-    with pytest.raises(NetworkError, match="labels: expected those of the outputs risk, profile"):
-        from_keras(model, labels={"trunk": ()})
-
-
-def test_several_outputs_of_one_layer_are_numbered():
-    network = from_keras(built("several outputs of one layer", "float32"))
-    names = [output.name for output in network.outputs]
-    assert names == ["again", "again.2", "both", "both.1"]
-
-
-def test_a_given_input_brings_its_names_and_its_scaling():
-    source = Input(6, "lab", [f"f{k}" for k in range(6)], mean=np.arange(6), scale=[2] * 6)
-    network = from_keras(built("one layer", "float32"), input=source)
-    assert network.input == source
-    x = X * 2 + np.arange(6, dtype=np.float32)
-    scaled = ((x.astype(np.float64) - np.arange(6)) / 2).astype(np.float64)
-    expected = keras.ops.convert_to_numpy(built("one layer", "float64")(scaled))
-    assert_imported(network, x, {network.outputs[0].name: expected})
-
-
-def test_weights_of_half_precision_are_read_to_the_bit(tmp_path):
-    for policy in ("float16", "bfloat16", "mixed_bfloat16"):
-        keras.config.set_dtype_policy(policy)
-        try:
-            model = chain(layers.Dense(3, bias_initializer="normal"))
-        finally:
-            keras.config.set_dtype_policy("float32")
-        kernel = keras.ops.convert_to_numpy(keras.ops.cast(model.layers[0].kernel, "float32"))
-        assert from_keras(model).layers[0].W.tobytes() == kernel.T.tobytes()
-
-
-def test_adapters_of_low_rank_are_part_of_the_kernel(tmp_path):
-    model = built("one layer", "float32")
-    model.layers[0].enable_lora(2)
-    model.layers[0].lora_kernel_b.assign(np.ones((2, 3)))
-    model.save(tmp_path / "m.keras")
-    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
-    for network in (from_keras(model), from_keras(tmp_path / "m.keras")):
-        assert network.layers[0].W.tobytes() == kernel.T.tobytes()
-
-
-@keras.saving.register_keras_serializable("tests")
-class Doubled(layers.Dense):
-    def call(self, x):
-        return 2 * super().call(x)
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = layers.Dense(2)
-
-    def call(self, x):
-        return self.dense(x)
-
-
-def two_inputs():
-    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
-    return keras.Model([a, b], layers.Concatenate()([a, b]))
-
-
-def always_random():
-    x = keras.Input((6,))
-    return keras.Model(x, layers.Dropout(0.5, name="drop")(x, training=True))
-
-
-def quantized():
-    model = chain(layers.Dense(4, name="q"))
-    model.layers[0].quantize("int8")
-    return model
-
-
-def operator():
-    x = keras.Input((6,))
-    return keras.Model(x, keras.ops.sin(x))
+    network = from_keras(keras_file(path, model, {"dense/vars/0": K1, "dense/vars/1": B1}))
+    assert network.sizes == (3, 4)
+    assert network.input.scale is not None
+    np.testing.assert_allclose(network.input.scale, [255] * 3)
+    x = X * 255
+    expected = f("exp", (x.astype(np.float64) / 255 - 0.5) @ K1 + B1)
+    assert_imported(network, x, {"rate": expected})
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("given", "expected"),
     [
-        (lambda: chain(layers.Lambda(lambda x: x, name="twice")), r"layer 'twice' \(Lambda\): no"),
-        (lambda: chain(Doubled(2, name="own")), r"layer 'own' \(Doubled\): not one of Keras' own"),
-        (lambda: chain(layers.Dense(2, "gelu", name="g")), r"layer 'g' \(Dense\): activation 'ge"),
-        (lambda: chain(layers.LeakyReLU(name="leaky")), r"layer 'leaky' \(LeakyReLU\): no part of"),
-        (lambda: chain(layers.Reshape((2, 3), name="r")), r"layer 'r' \(Reshape\): no part of"),
-        (lambda: chain(layers.ReLU(6.0, name="six")), r"layer 'six' \(ReLU\): max_value=6.0"),
+        (layer("Rescaling", "r", scale=[2, -1, 0], offset=[1, 2, 3]), X * [2.0, -1, 0] + [1, 2, 3]),
         (
-            lambda: chain(layers.Dense(2, activation="softmax", name="s"), layers.Dense(2)),
-            r"layer 's' \(Dense\): softmax, which layer .* reads",
+            layer("Normalization", "n", axis=[], invert=False, mean=2.0, variance=4.0),
+            (X - 2.0) / 2.0,
         ),
-        (two_inputs, r"\(Functional\): 2 inputs \(a, b\)"),
-        (always_random, r"layer 'drop' \(Dropout\): called with training=True"),
-        (quantized, r"layer 'q' \(Dense\): quantized"),
-        (operator, r"\(keras.src.ops.numpy.Sin\)|\(Sin\): no part of a Network"),
-        (lambda: keras.Sequential([layers.Dense(2)]), r"\(Sequential\): not built: no input"),
         (
-            lambda: keras.Sequential([keras.Input((4, 6)), layers.Dense(2, name="d")]),
-            r"layer 'd' \(Dense\): reads values of shape \(4, 6\)",
+            layer("Normalization", "n", axis=[1], invert=False, mean=[[1, 2, 3]], variance=[4] * 3),
+            (X - [1.0, 2.0, 3.0]) / 2.0,
         ),
-        (Subclassed, r"model \(Subclassed\): not one of Keras' own classes"),
-        (lambda: layers.Dense(2), r"model \(Dense\): not one of Keras' own"),
-        (dict, r"model \(dict\): not one of Keras' own classes"),
+        (layer("ReLU", "r", max_value=None, negative_slope=0.0, threshold=0.0), f("relu", X * 1.0)),
+        (layer("Softmax", "s", axis=-1), f("softmax", X.astype(np.float64))),
+        (layer("ReLU", "r", negative_slope=0.5), np.where(X > 0, X, X / 2)),
+        (layer("LeakyReLU", "r", negative_slope=0.25), np.where(X > 0, X, X / 4)),
+        (layer("ELU", "e", alpha=0.5), np.where(X > 0, X, np.expm1(np.float64(X)) / 2)),
     ],
 )
-def test_what_a_network_cannot_represent_is_refused_by_name(make, message, tmp_path):
-    model = make()
+def test_layers_without_weights(given, expected, path) -> None:
+    model = sequential(input_layer(3), given)
+    assert_imported(
+        from_keras(keras_file(path, model, {})), X, {given["config"]["name"]: np.float64(expected)}
+    )
+
+
+def test_a_given_input_brings_its_names_and_its_scaling(path) -> None:
+    model = sequential(input_layer(3), dense("d"))
+    source = Input(3, "raw", ["a", "b", "c"], mean=[1, 2, 3], scale=[4, 5, 6])
+    network = from_keras(
+        keras_file(path, model, TWO), input=source, units={"d": ("mm",) * 4}, name="mine"
+    )
+    assert (network.input, network.name, network.outputs[0].units) == (source, "mine", ("mm",) * 4)
+    with pytest.raises(NetworkError, match="labels: expected those of the outputs d, got"):
+        from_keras(path, labels={"y": ()})
+
+
+CODE = layer("Lambda", "twice", function={"class_name": "__lambda__", "config": {"code": "4wE="}})
+MINE = layer("Dense", "own", module="my.code") | {"registered_name": "my>Dense"}
+
+
+def after_dense(given):
+    return sequential(input_layer(3), dense("d"), given)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (after_dense(CODE), r"layer 'twice' \(Lambda\): no part of a Network; expected one of Act"),
+        (after_dense(MINE), r"layer 'own' \(my.code.Dense\): not one of Keras' own layers"),
+        (
+            after_dense(layer("Dense", "own") | {"registered_name": "pkg>Dense"}),
+            r"layer 'own' .* not one of Keras' own",
+        ),
+        (
+            layer("MyModel", "m", module="my.code", layers=[]),
+            r"layer 'm' \(my.code.MyModel\): not one of Keras' own",
+        ),
+        (
+            functional(
+                input_layer(3, name="x"),
+                layer("Multiply", "both", call("x", "x", listed=True)),
+                inputs=[["x", 0, 0]],
+                outputs=[["both", 0, 0]],
+            ),
+            r"layer 'both' \(Multiply\): no part of a Network",
+        ),
+        (after_dense(layer("GRU", "gru")), r"layer 'gru' \(GRU\): no part of"),
+        (
+            after_dense(layer("Flatten", "f", data_format="channels_first")),
+            "data_format='channels_f",
+        ),
+        (after_dense(layer("ReLU", "r", max_value=6)), r"layer 'r' \(ReLU\): max_value=6; a Netw"),
+        (after_dense(layer("ReLU", "r", threshold=0.1)), r"threshold=0.1"),
+        (
+            after_dense(layer("ELU", "e", alpha=-1)),
+            r"layer 'e' \(ELU\): elu whose parameter is -1; expected alpha",
+        ),
+        (after_dense(layer("Softmax", "s", axis=0)), r"layer 's' \(Softmax\): axis=0"),
+        (
+            after_dense(dense("e", activation="celu")),
+            r"'e' \(Dense\): activation 'celu'; exp",
+        ),
+        (
+            after_dense(dense("e", activation={"class_name": "function", "config": "mine"})),
+            r"layer 'e' \(Dense\): activation 'mine'",
+        ),
+        (
+            after_dense(dense("e", dtype={"class_name": "QuantizedDTypePolicy", "config": {}})),
+            r"layer 'e' \(Dense\): quantized weights",
+        ),
+        (
+            after_dense(layer("Normalization", "n", axis=[-1], invert=True)),
+            r"layer 'n' \(Normalization\): invert=True",
+        ),
+        (sequential(dense("d")), r"layer 'sequential' \(Sequential\): not built: no input"),
+        (sequential(input_layer(None), dense("d")), r"\(InputLayer\): of shape \(None,\)"),
+        (
+            sequential(input_layer(4, 3), dense("d")),
+            r"layer 'd' \(Dense\): reads values of shape \(4, 3\); .* Flatten first",
+        ),
+        (
+            functional(
+                input_layer(3, name="x"),
+                dense("d", call("x")),
+                layer("Dropout", "drop", call("d", training=True), rate=0.5),
+                inputs=["x", 0, 0],
+                outputs=["drop", 0, 0],
+            ),
+            r"layer 'drop' \(Dropout\): called with training=True",
+        ),
+        (
+            functional(
+                input_layer(3, name="x"),
+                layer("Add", "add", {"args": [1.5], "kwargs": {}}, module="keras.src.ops.numpy"),
+                inputs=["x", 0, 0],
+                outputs=["add", 0, 0],
+            ),
+            r"layer 'add' \(Add\): called with 1.5",
+        ),
+        (
+            functional(
+                input_layer(3, name="x"),
+                dense("d", call("x")),
+                layer("Add", "add", call("d", "x", listed=True)),
+                inputs=["x", 0, 0],
+                outputs=["add", 0, 0],
+            ),
+            r"layer 'add' \(Add\): of widths \[4, 3\]",
+        ),
+        (
+            sequential(input_layer(2, 3), layer("Rescaling", "r", scale=2.0, offset=[1, 2, 3])),
+            r"layer 'r' \(Rescaling\): reads values of shape \(2, 3\)",
+        ),
+        (
+            functional(
+                input_layer(3, name="x"),
+                dense("d", call("nowhere")),
+                inputs=["x", 0, 0],
+                outputs=["d", 0, 0],
+            ),
+            r"layer 'd' \(Dense\): reads a tensor of no layer",
+        ),
+        (after_dense(dense("third")), r"layer 'third' \(Dense\): no kernel in model.weights.h5"),
+        (sequential(input_layer(3), {}), r"file '.*model.keras': not of Keras 3's form \(KeyErr"),
+    ],
+)
+def test_what_a_network_cannot_represent_is_refused_by_name(model, message, path) -> None:
+    weights = {"dense/vars/0": K1, "dense/vars/1": B1}
     with pytest.raises(UnsupportedSourceError, match=message):
-        from_keras(model)
+        from_keras(keras_file(path, model, weights))
 
 
-def test_a_file_that_holds_code_is_refused_and_the_code_not_run(tmp_path):
-    path = tmp_path / "m.keras"
-    chain(layers.Lambda(lambda x: x + 1, name="twice")).save(path)
-    with pytest.raises(UnsupportedSourceError, match=r"layer 'twice' \(Lambda\): no part of a Net"):
+PLAIN = sequential(input_layer(3), dense("d", use_bias=False))
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"version": "2.15.0"}, "written by Keras 2.15.0"),
+        ({"metadata__json": "{}"}, r"not of Keras 3's form \(KeyError\('keras_version'"),
+        ({"metadata__json": None}, "not of Keras 3's form .*metadata.json"),
+        ({"config__json": "[" * 100_000}, "not of Keras 3's form"),
+        ({"config__json": "no json"}, "not of Keras 3's form"),
+        ({"config__json": "[]"}, "not of Keras 3's form"),
+        ({"model__weights__h5": None}, "not of Keras 3's form .*model.weights.h5"),
+        ({"model__weights__h5": b"no hdf5"}, "model.weights.h5 is not HDF5"),
+        ({"model__weights__h5": bytes(10**7)}, "claims 10000000 bytes"),
+    ],
+)
+def test_a_file_of_another_form_is_refused(members, message, path) -> None:
+    with pytest.raises(UnsupportedSourceError, match=message):
+        from_keras(keras_file(path, PLAIN, {"dense/vars/0": K1}, **members))
+
+
+def test_what_is_no_archive_is_refused(path) -> None:
+    path.write_bytes(b"no zip")
+    with pytest.raises(UnsupportedSourceError, match="not of Keras 3's form"):
         from_keras(path)
-    chain(Doubled(2, name="own")).save(path)
-    with pytest.raises(UnsupportedSourceError, match=r"layer 'own' .* not one of Keras' own"):
-        from_keras(path)
-    quantized().save(path)
-    with pytest.raises(UnsupportedSourceError, match=r"layer 'q' \(Dense\): quantized"):
+
+
+def test_no_dataset_reads_another_file_or_is_larger_than_the_file(path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(K1.tobytes())
+
+    def elsewhere(file):
+        source = [(str(tmp_path / "secret"), 0, K1.nbytes)]
+        file.create_dataset("layers/dense/vars/0", K1.shape, "f4", external=source)
+
+    def virtual(file):
+        layout = h5py.VirtualLayout(K1.shape, "f4")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "secret"), "d", K1.shape)
+        file.create_virtual_dataset("layers/dense/vars/0", layout)
+
+    def huge(file):
+        file.create_dataset("layers/dense/vars/0", (10**7, 10**7), "f4")
+
+    for write in (elsewhere, virtual, huge):
+        with pytest.raises(UnsupportedSourceError, match=r"'layers/dense/vars/0' .* in one piece"):
+            from_keras(keras_file(path, PLAIN, write))
+
+    def linked(file):
+        file["layers/dense/vars/0"] = h5py.ExternalLink(str(tmp_path / "secret"), "d")
+
+    with pytest.raises(UnsupportedSourceError, match=r"layer 'd' \(Dense\): no kernel"):
+        from_keras(keras_file(path, PLAIN, linked))
+
+
+def test_weights_of_no_real_numbers_are_refused(path) -> None:
+    def write(file):
+        file["layers/dense/vars/0"] = np.zeros(K1.shape, "V2")
+
+    with pytest.raises(UnsupportedSourceError, match=r"layer 'd' \(Dense\): kernel of dtype"):
+        from_keras(keras_file(path, PLAIN, write))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("m.pkl", "a pickle, which runs"), ("m.h5", "not a .keras file"), ("m", "not a .keras file")],
+)
+def test_no_other_file_is_read(name, message, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedSourceError, match=message):
+        from_keras(tmp_path / name)
+
+
+def test_a_missing_library_is_named(path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keras_file(path, PLAIN, {"dense/vars/0": K1})
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(MissingLibraryError, match=r"takes h5py, .* 'forwardpass\[import\]'"):
         from_keras(path)

@@ -1,1 +1,1 @@
-"""A client's side of HTTP/2, right and wrong: bytes, a peer that says them, cases from the RFCs."""
+"""A client's side of HTTP/2, right and wrong: bytes, a peer that sends them, cases of the RFCs."""

@@ -1,4 +1,4 @@
-"""Someone else, who calls while a server is attacked, and must not notice."""
+"""Another client, which calls while a server is attacked, and must not be affected."""
 
 import threading
 from collections.abc import Iterator
@@ -11,9 +11,10 @@ from support.rpc import Stub
 from support.served import GOOD, assert_answered
 
 MOST_CPU_S = 5.0
-"""Of an attack, from its first byte until its connection has ended; most take a tenth."""
+"""Maximum CPU seconds of an attack, from its first byte until its connection ends; most take a
+tenth."""
 MOST_MIB = 48
-"""More than before: what a connection may hold, and what Python and malloc keep of it."""
+"""Maximum growth of memory in MiB: what a connection may hold, and what malloc keeps of it."""
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Bystander:
 
 @contextmanager
 def nobody_notices(process: ServerProcess) -> Iterator[None]:
-    """While the block runs others are answered; it takes little CPU, and no memory for good."""
+    """Check that others are answered while the block runs, which takes little CPU and memory."""
     pid = process.process.pid
     memory, cpu = resident_mib(pid), cpu_s(pid)
     bystander = Bystander(process.port)

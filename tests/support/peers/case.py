@@ -1,4 +1,4 @@
-"""One case of an RFC: what a client sends after its greeting, and what has to come of it."""
+"""One case of an RFC: what a client sends after its preface, and what has to follow."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from support.peers.peer import Peer
 LATER = 2**20 + 1
 """A stream that no case uses."""
 ROOM = settings({INITIAL_WINDOW_SIZE: 2**16 - 1})
-"""Some cases leave no window to answer in."""
+"""SETTINGS that grant a window to answer, which some cases leave at 0."""
 
 
 class Code(IntEnum):
-    """RFC 9113, section 7."""
+    """The error codes of RFC 9113, section 7."""
 
     NO_ERROR = 0x0
     PROTOCOL_ERROR = 0x1
@@ -38,7 +38,7 @@ class Case:
     """A row of a table."""
 
     section: str
-    """Of the RFC whose table it is in."""
+    """The section of the RFC to whose table it belongs."""
     name: str
     steps: tuple[Step, ...]
     """Bytes to send, or something to do, each after the other."""
@@ -50,7 +50,7 @@ class Case:
         return f"{self.section} {self.name}"
 
     def play(self, port: int) -> None:
-        """Send, and check what comes of it."""
+        """Send, and check what follows."""
         with Peer(port, greet=self.greet) as peer:
             for step in self.steps:
                 if isinstance(step, bytes):
@@ -77,7 +77,7 @@ def answered(*stream_ids: int) -> Step:
 
 
 def goaway(*codes: Code, last: int | None = None) -> Expectation:
-    """The connection ends, with one of the codes; last is the last stream that was looked at."""
+    """The connection ends, with one of the codes; last is the last stream that was processed."""
 
     def check(peer: Peer) -> None:
         peer.end()

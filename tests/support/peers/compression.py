@@ -161,8 +161,8 @@ SIZE_UPDATES = [
 ]
 
 
-def tells_that_it_uses_no_table(peer: Peer) -> None:
-    """The answer's first block begins with a size update, or hpack refuses it."""
+def states_that_it_uses_no_table(peer: Peer) -> None:
+    """The answer's first block begins with a size update, or hpack rejects it."""
     peer._decoder.max_allowed_table_size = 0
     peer.answer(1).assert_good()
     assert peer._decoder.header_table_size == 0
@@ -223,7 +223,7 @@ FORMS = [
         "4.2",
         "a client without a table gets blocks without one",
         (settings({HEADER_TABLE_SIZE: 0}) + call(1),),
-        tells_that_it_uses_no_table,
+        states_that_it_uses_no_table,
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""RFC 9113, sections 6.6 to 7: frames that steer a connection, CONTINUATION, codes of errors."""
+"""RFC 9113, sections 6.6 to 7: frames that control a connection, CONTINUATION, error codes."""
 
 from hyperframe.frame import PingFrame
 
@@ -83,7 +83,7 @@ GOAWAY_CASES = [
     Case(
         "6.8", "GOAWAY of 7 bytes", (frame(GOAWAY, 0, 0, bytes(7)),), goaway(Code.FRAME_SIZE_ERROR)
     ),
-    Case("6.8", "calls under way are answered", (call(1) + goaway_frame(),), answers_then_closes),
+    Case("6.8", "calls in progress are answered", (call(1) + goaway_frame(),), answers_then_closes),
     Case(
         "6.8",
         "a call is ended behind a GOAWAY, and answered",
@@ -100,11 +100,15 @@ GOAWAY_CASES = [
 
 
 def data_in_steps(peer: Peer) -> None:
-    """Byte for byte as the window lets, and not one more."""
+    """Byte for byte as the window allows, and not one more."""
     for granted in (1, 2, 3):
         peer.send(window_update(1, granted))
         goal = len(peer.answers[1].data) + granted
-        peer.until(lambda goal=goal: len(peer.answers[1].data) >= goal)
+
+        def reached(goal: int = goal) -> bool:
+            return len(peer.answers[1].data) >= goal
+
+        peer.until(reached)
         assert len(peer.answers[1].data) == goal
     peer.send(window_update(1, 2**15))
     peer.answer(1).assert_good()
@@ -155,7 +159,7 @@ WINDOW_CASES = [
         goaway(Code.FRAME_SIZE_ERROR),
     ),
     Case("6.9", "the reserved bit", (window_update(0, 2**31 + 5) + call(1),), answers(1)),
-    Case("6.9.1", "data come as windows let", (WAITING,), data_in_steps),
+    Case("6.9.1", "data come as windows allow", (WAITING,), data_in_steps),
     Case(
         "6.9.1",
         "a stream's window above 2^31-1",

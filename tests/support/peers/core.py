@@ -1,4 +1,4 @@
-"""Our HTTP/2 without sockets: fed with anything, and looked at after every piece."""
+"""Our HTTP/2 without sockets: fed with any bytes, and checked after every piece."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -7,18 +7,20 @@ from hyperframe.frame import Frame, GoAwayFrame
 
 from forwardpass.server.transport.http2.connection import Connection
 from forwardpass.server.transport.http2.fields import encode_fields
-from forwardpass.server.transport.http2.limits import Limits
+from forwardpass.server.transport.http2.limits import ConnectionLimits
 from forwardpass.server.transport.http2.sending import AnswerForm
 from forwardpass.server.transport.http2.stream import Payload, Stream
 from support.peers import compression, control, definitions, messages, starting, streams
 from support.peers.case import Case
 from support.peers.frames import PREFACE, settings
 
-LIMITS = Limits(max_streams=streams.MAX_STREAMS, stream_window=2**16, connection_window=2**18)
+LIMITS = ConnectionLimits(
+    max_streams=streams.MAX_STREAMS, stream_window=2**16, connection_window=2**18
+)
 GREETING = PREFACE + settings()
 FORM = AnswerForm(encode_fields([(b":status", b"200")]), encode_fields([(b"grpc-status", b"0")]))
 REPLY = bytes(range(256)) * 300
-"""More than the default window takes."""
+"""A reply larger than the default window."""
 
 
 def _seeds(cases: Iterable[Case]) -> Iterator[bytes]:
@@ -43,7 +45,7 @@ SEEDS = sorted(
         )
     )
 )
-"""What the cases of the RFCs send: the corpus that fuzzers begin with."""
+"""The bytes that the cases of the RFCs send: the corpus with which fuzzers begin."""
 
 
 def pieces(data: bytes, cuts: Iterable[int]) -> Iterator[bytes]:
@@ -55,7 +57,7 @@ def pieces(data: bytes, cuts: Iterable[int]) -> Iterator[bytes]:
 
 
 def exercise(parts: Iterable[bytes]) -> Connection:
-    """Feed a connection that answers every call; fail if it does what it never may."""
+    """Feed a connection that answers every call; fail if it does something forbidden."""
     connection = Connection(LIMITS, clock=lambda: 0.0)
     read = wrote = 0
     answered: set[int] = set()
@@ -85,7 +87,7 @@ def exercise(parts: Iterable[bytes]) -> Connection:
         wire += b"".join(out)
         wrote += sum(map(len, out))
         _look_at(connection)
-    # What it costs to say something is at most some times what it costs to ask.
+    # An answer may cost at most a few times as much as its request.
     assert wrote <= 2000 + 20 * read + len(answered) * (len(REPLY) + 200), (wrote, read)
     last = list(frames(bytes(wire)))[-1]
     assert (connection.failure is not None) <= isinstance(last, GoAwayFrame)
@@ -94,7 +96,7 @@ def exercise(parts: Iterable[bytes]) -> Connection:
 
 
 def _answer(connection: Connection, stream: Stream, answered: set[int]) -> None:
-    """Say something of every kind, by the stream's id."""
+    """Send an answer of every kind, chosen by the stream's id."""
     size = stream.placed + sum(map(len, stream.received))
     stream.received.clear()
     stream.placed = 0
@@ -130,7 +132,7 @@ def _look_at(connection: Connection) -> None:
         waiting += sum(len(item) for item in stream.pending or () if isinstance(item, Payload))
     assert connection.queued_bytes == waiting
     # A frame or a field section that is not whole yet.
-    assert len(connection._rest) < Limits().max_block_bytes + 9
+    assert len(connection._rest) < ConnectionLimits().max_block_bytes + 9
     block = connection._block
     assert block is None or block.size <= LIMITS.max_block_bytes
     if connection.failure is not None:
@@ -149,7 +151,7 @@ def frames(wire: bytes) -> Iterator[Frame]:
 
 
 def seen(parts: Iterable[bytes]) -> tuple[object, dict[int, tuple[bool, object, bytes]]]:
-    """Feed a connection that says nothing; tell how it ended, and what came on each stream."""
+    """Feed a connection that sends nothing; return how it ended, and what came on each stream."""
     connection = Connection(LIMITS, clock=lambda: 0.0)
     found: dict[int, Stream] = {}
     data: dict[int, bytes] = {}

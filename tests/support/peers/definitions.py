@@ -50,7 +50,7 @@ DATA_CASES = [
     Case(
         "6.1",
         "padding as long as the payload",
-        (headers() + data(1, padded(b"abc", 0, told=4), PADDED_END),),
+        (headers() + data(1, padded(b"abc", 0, stated=4), PADDED_END),),
         goaway(Code.PROTOCOL_ERROR),
     ),
     Case(
@@ -99,7 +99,7 @@ HEADERS_CASES = [
     Case(
         "6.2",
         "more padding than payload",
-        (headers(1, padded(CALL, 0, told=len(CALL) + 1), END_HEADERS | PADDED),),
+        (headers(1, padded(CALL, 0, stated=len(CALL) + 1), END_HEADERS | PADDED),),
         goaway(Code.PROTOCOL_ERROR),
     ),
     Case(

@@ -1,4 +1,4 @@
-"""Frames and field blocks as bytes, written from the RFCs: nothing here knows what is allowed."""
+"""Frames and field blocks as bytes, written from the RFCs: nothing here checks what is allowed."""
 
 import struct
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ FIELDS: dict[str, str] = {
     "content-type": "application/grpc",
     "te": "trailers",
 }
-"""Of a good call."""
+"""The fields of a good call."""
 
 
 def grpc_message(message: bytes) -> bytes:
@@ -40,13 +40,13 @@ def grpc_message(message: bytes) -> bytes:
 
 
 BODY = grpc_message(GOOD["linear"].request().SerializeToString())
-"""Of a good call, which the model `linear` answers."""
+"""The body of a good call, which the model `linear` answers."""
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"", size: int = -1) -> bytes:
-    """A frame; size is what it says of its length, if that is not the payload's."""
-    told = len(payload) if size < 0 else size
-    return struct.pack(">I", told)[1:] + struct.pack(">BBI", kind, flags, stream_id) + payload
+    """A frame; size is the length that it states, if that is not the payload's."""
+    stated = len(payload) if size < 0 else size
+    return struct.pack(">I", stated)[1:] + struct.pack(">BBI", kind, flags, stream_id) + payload
 
 
 def literal(fields: Iterable[Field], *, first: int = 0x00) -> bytes:
@@ -65,7 +65,7 @@ def text(value: str | bytes) -> bytes:
 def fields(
     extra: Iterable[Field] = (), *, without: Iterable[str] = (), **changed: str
 ) -> list[Field]:
-    """The fields of a good call with others behind them; changed are pseudo fields' values."""
+    """The fields of a good call with others after them; changed: values of pseudo fields."""
     kept = FIELDS | {f":{name}": value for name, value in changed.items()}
     return [(name, value) for name, value in kept.items() if name not in without] + list(extra)
 
@@ -85,9 +85,9 @@ def call(stream_id: int = 1, block: bytes = CALL, body: bytes = BODY) -> bytes:
     return headers(stream_id, block) + data(stream_id, body)
 
 
-def padded(payload: bytes, padding: int, told: int = -1) -> bytes:
-    """A payload for a frame with PADDED; told is what it says of its padding."""
-    return bytes([padding if told < 0 else told]) + payload + bytes(padding)
+def padded(payload: bytes, padding: int, stated: int = -1) -> bytes:
+    """A payload for a frame with PADDED; stated is the length that it states for its padding."""
+    return bytes([padding if stated < 0 else stated]) + payload + bytes(padding)
 
 
 def priority(depends_on: int = 0, weight: int = 15) -> bytes:
@@ -116,7 +116,7 @@ def goaway(last_stream_id: int = 0, code: int = 0, debug: bytes = b"") -> bytes:
 
 
 def continued(stream_id: int, *parts: bytes, flags: int = 0) -> bytes:
-    """A field section in HEADERS and as many CONTINUATIONs as there are further parts."""
+    """A field section in HEADERS and a CONTINUATION for each further part."""
     last = len(parts) - 1
     return b"".join(
         frame(

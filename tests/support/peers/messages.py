@@ -15,6 +15,7 @@ from support.peers.frames import (
     BODY,
     END_HEADERS,
     END_STREAM,
+    FIELDS,
     Field,
     call,
     data,
@@ -80,7 +81,7 @@ FRAMING = [
         "8.1",
         "a request of fields alone is no call",
         (headers(1, flags=TRAILERS),),
-        responds(200, INTERNAL),
+        responds(200, UNIMPLEMENTED),
     ),
     Case(
         "8.1",
@@ -132,30 +133,33 @@ LENGTH = [
 
 NAMES = [
     malformed("8.2.1", f"a field's name with {what}", (name, "x"))
-    for what, name in {
-        "an upper-case letter": "Accept",
-        "a space": "a b",
-        "a colon": "a:b",
-        "a control character": "a\x01",
-        "a byte above ASCII": b"a\xe9",
-        "a NUL": "a\0",
-        "DEL": "a\x7f",
-        "nothing in it": "",
-    }.items()
+    for what, name in dict[str, str | bytes](
+        {
+            "an upper-case letter": "Accept",
+            "a space": "a b",
+            "a colon": "a:b",
+            "a control character": "a\x01",
+            "a byte above ASCII": b"a\xe9",
+            "a NUL": "a\0",
+            "DEL": "a\x7f",
+            "nothing in it": "",
+        }
+    ).items()
 ] + [
     malformed("8.2.1", f"a field's value with {what}", ("a", value))
     for what, value in {
         "a NUL": "x\0y",
         "a line feed": "x\ny",
         "a carriage return": "x\ry",
-        "a space at its beginning": " x",
-        "a tab at its end": "x\t",
     }.items()
 ]
 VALUES = [
     fine("8.2.1", "a value of bytes above ASCII", ("a", b"\xe9\xff")),
     fine("8.2.1", "a value of nothing", ("a", "")),
     fine("8.2.1", "spaces inside of a value", ("a", "x  y\tz")),
+    # Against the letter: copied tokens and proxies have them, and gRPC's servers drop them.
+    fine("8.2.1", "a space at a value's beginning", ("a", " x")),
+    fine("8.2.1", "a tab at a value's end", ("a", "x\t")),
 ]
 
 CONNECTION_FIELDS = [
@@ -189,7 +193,7 @@ PSEUDO = [
     ),
 ] + [
     of("8.3.1", f"{name} twice", [(name, value), *fields()], reset_alone)
-    for name, value in fields()[:4]
+    for name, value in list(FIELDS.items())[:4]
 ]
 REQUESTS = [
     of("8.3.1", f"a request without {name}", fields(without=[name]), reset_alone)

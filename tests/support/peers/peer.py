@@ -1,4 +1,4 @@
-"""A client that says what it is told to and reads what comes, with hyperframe and hpack."""
+"""A client that sends any bytes and reads the replies, with hyperframe and hpack."""
 
 import socket
 import struct
@@ -29,14 +29,14 @@ TIMEOUT_S = 30.0
 
 @dataclass
 class Answer:
-    """What came on one stream."""
+    """The answer received on one stream."""
 
     sections: list[dict[str, str]] = field(default_factory=list)
     """The fields, and the trailers if there are any."""
     data: bytes = b""
     ended: bool = False
     reset: int | None = None
-    """The code of RST_STREAM."""
+    """The code of RST_STREAM; None without one."""
 
     @property
     def status(self) -> str:
@@ -47,7 +47,7 @@ class Answer:
         return int(self.sections[-1]["grpc-status"])
 
     def assert_good(self) -> None:
-        """It is what `linear` answers to BODY, whole and in the order that gRPC asks for."""
+        """Check that it is `linear`'s answer to BODY, whole and in the order that gRPC requires."""
         assert self.ended
         assert [set(section) & {":status", "grpc-status"} for section in self.sections] == [
             {":status"},
@@ -64,11 +64,11 @@ class Peer:
     """A connection; a context manager that closes it."""
 
     def __init__(self, port: int, *, greet: bool = True) -> None:
-        """Connect, and say what every client says first unless told otherwise."""
+        """Connect, and send the preface and SETTINGS unless greet is False."""
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.frames: list[Frame] = []
-        """All that came."""
+        """All frames received."""
         self.answers: defaultdict[int, Answer] = defaultdict(Answer)
         self.closed = False
         """Whether the server closed the connection."""
@@ -86,7 +86,7 @@ class Peer:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send bytes; what a server that has gone does not read is lost, as it is to anyone."""
+        """Send bytes; those that a server no longer reads are lost, as for any client."""
         try:
             self.socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
@@ -108,7 +108,7 @@ class Peer:
         return read
 
     def until(self, found: Callable[[], bool]) -> None:
-        """Read until something is so; fails if the connection ends before."""
+        """Read until a condition is true; fails if the connection ends before."""
         while not found():
             assert self.next() is not None, f"the connection ended; before it came {self.frames}"
 

@@ -4,7 +4,7 @@ import time
 
 from hyperframe.frame import SettingsFrame
 
-from forwardpass.server.transport.http2.limits import Limits
+from forwardpass.server.transport.http2.limits import ConnectionLimits
 from support.peers.case import Case, Code, answers, either, goaway, goes_on, reset
 from support.peers.frames import (
     ACK,
@@ -35,7 +35,7 @@ from support.peers.frames import (
 )
 from support.peers.peer import Peer
 
-LARGEST = Limits().max_frame_bytes
+LARGEST = ConnectionLimits().max_frame_bytes
 
 
 def drips(text: bytes) -> tuple[bytes, ...]:
@@ -198,7 +198,7 @@ FRAMES = [
     Case(
         "4.2",
         "HEADERS larger than a field section may be",
-        (headers(1, CALL + bytes(Limits().max_block_bytes)),),
+        (headers(1, CALL + bytes(ConnectionLimits().max_block_bytes)),),
         goaway(Code.ENHANCE_YOUR_CALM),
     ),
     Case(

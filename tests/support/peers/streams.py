@@ -39,15 +39,15 @@ from support.peers.frames import (
 from support.peers.peer import Peer
 
 MAX_STREAMS = 8
-"""Of the server that the cases run against."""
+"""Maximum streams of the server against which the cases run."""
 CUT = 2**30
 """A size that no message may have."""
 
 NO_WINDOW = settings({INITIAL_WINDOW_SIZE: 0})
-"""An answer stops before its data: the stream stays half-closed (remote)."""
+"""SETTINGS without a window: an answer stops before its data, half-closed (remote)."""
 WAITING = NO_WINDOW + call(1)
 OPEN = settings({INITIAL_WINDOW_SIZE: 2**16 - 1})
-"""And goes on with this."""
+"""SETTINGS with which such an answer continues."""
 PRIORITY_OF_1 = frame(PRIORITY, 0, 1, priority(3))
 TRAILERS = END_HEADERS | END_STREAM
 STREAM_CLOSED = either(reset(Code.STREAM_CLOSED), goaway(Code.STREAM_CLOSED))
@@ -95,7 +95,7 @@ def given_up(peer: Peer) -> None:
 
 
 def only(found: Callable[[Peer], bool]) -> Expectation:
-    """The connection goes on, and then something is so."""
+    """The connection goes on, and then a condition is true."""
 
     def check(peer: Peer) -> None:
         goes_on(peer)
@@ -206,7 +206,7 @@ def opened(count: int) -> bytes:
 
 
 def last_is_refused(peer: Peer) -> None:
-    """The stream above the limit is, and as soon as another ends there is room again."""
+    """The stream above the limit is refused; as soon as another ends there is room again."""
     refused = 2 * MAX_STREAMS + 1
     assert peer.answer(refused).reset == Code.REFUSED_STREAM
     peer.send(data(1))
@@ -219,16 +219,16 @@ def answered_alone(stream_id: int) -> Expectation:
     return lambda peer: peer.answer(stream_id).assert_good()
 
 
-def tells_its_limit(peer: Peer) -> None:
+def states_its_limit(peer: Peer) -> None:
     goes_on(peer)
-    (told,) = (
+    (stated,) = (
         each for each in peer.frames if isinstance(each, SettingsFrame) and "ACK" not in each.flags
     )
-    assert told.settings[SettingsFrame.MAX_CONCURRENT_STREAMS] == MAX_STREAMS
+    assert stated.settings[SettingsFrame.MAX_CONCURRENT_STREAMS] == MAX_STREAMS
 
 
 NUMBER = [
-    Case("5.1.2", "the server tells how many streams it takes", (), tells_its_limit),
+    Case("5.1.2", "the server states how many streams it accepts", (), states_its_limit),
     Case("5.1.2", "a stream above the limit", (opened(MAX_STREAMS + 1),), last_is_refused),
     Case(
         "5.1.2",
@@ -250,7 +250,7 @@ NUMBER = [
 
 
 def granted(peer: Peer) -> int:
-    """How much the server has taken on stream 1 in all, so far as was read."""
+    """Return the window granted on stream 1 in all, by the frames read."""
     total = 0
     for each in peer.frames:
         if isinstance(each, SettingsFrame):

@@ -1,5 +1,7 @@
 """A runtime for MLServer that runs one ONNX file: an Open Inference Protocol server not ours."""
 
+from typing import Any
+
 import onnxruntime
 from mlserver import MLModel, types
 from mlserver.codecs import NumpyCodec
@@ -7,7 +9,7 @@ from mlserver.codecs import NumpyCodec
 _DATATYPES = {"tensor(float)": "FP32"}
 
 
-def _metadata(args):
+def _metadata(args: list[Any]) -> list[types.MetadataTensor]:
     return [
         types.MetadataTensor(
             name=arg.name,
@@ -19,7 +21,7 @@ def _metadata(args):
 
 
 class OnnxModel(MLModel):
-    async def load(self):
+    async def load(self) -> bool:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(self.settings.parameters.uri, options)
@@ -27,7 +29,7 @@ class OnnxModel(MLModel):
         self.outputs = _metadata(self.session.get_outputs())
         return True
 
-    async def predict(self, payload):
+    async def predict(self, payload: types.InferenceRequest) -> types.InferenceResponse:
         feeds = {tensor.name: NumpyCodec.decode_input(tensor) for tensor in payload.inputs}
         names = [tensor.name for tensor in self.outputs]
         return types.InferenceResponse(
