@@ -31,8 +31,6 @@ NEED_MORE = (
     "client/test_verdicts.py",
     # onnxruntime's words for a file that is cut off; 1.25 has others, which are passed on.
     "client/test_local.py::test_a_file_that_is_cut_off_is_reported_wherever_that_is",
-    # grpcio's words for a port that speaks something else; older ones are those of any failure.
-    "client/test_client.py::test_a_port_that_does_not_speak_grpc_is_named",
     # hatchling, which builds the wheel.
     "proto/test_layout.py::test_the_wheel_holds_the_files_of_the_page",
     # protoc.

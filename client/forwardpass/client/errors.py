@@ -121,8 +121,8 @@ ERRORS: dict[grpc.StatusCode, type[ClientError]] = {
 
 _CONNECT = "check that the server runs there, and that both use TLS or neither"
 
-_NOT_HTTP2 = "Expected SETTINGS frame as the first frame"
-"""Part of gRPC's text for an answer that is not HTTP/2."""
+_NOT_HTTP2 = ("Expected SETTINGS frame as the first frame", "Failed parsing HTTP/2")
+"""Parts of gRPC's texts for an answer that is not HTTP/2, the second up to 1.80 at least."""
 _OTHER_PORT = "that port does not speak gRPC: REST and metrics have ports of their own"
 
 _FIXES: dict[str, str] = {
@@ -157,7 +157,8 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, model: str = "") -> Cli
     details = error.details() or f"{code.name} without a text"
     for beginning, fix in _FIXES.items():
         if details.startswith(beginning):
-            details = f"{details}; {_OTHER_PORT if _NOT_HTTP2 in details else fix}"
+            other = any(words in details for words in _NOT_HTTP2)
+            details = f"{details}; {_OTHER_PORT if other else fix}"
     cause = ERRORS[code]
     if code is grpc.StatusCode.ABORTED and _CHANGED in details:
         cause = ModelChangedError
