@@ -106,11 +106,17 @@ def test_claims_hold_at_their_bounds_and_fail_beyond() -> None:
 
 
 @pytest.mark.parametrize(
-    ("floor", "word"),
-    [(None, "fail"), (1.9, "fail"), (2.5, "fail: onnxruntime alone and `frames` have 2.50")],
+    ("floor", "why", "word"),
+    [
+        (None, "", "fail"),
+        (1.9, "", "fail"),
+        (1.9, "the kernel", "fail: the kernel"),
+        (2.5, "", "fail: onnxruntime alone and `frames` have 2.50"),
+        (2.5, "the kernel", "fail: onnxruntime alone and `frames` have 2.50; the kernel"),
+    ],
 )
-def test_a_claim_that_nothing_can_hold_says_so(floor: float | None, word: str) -> None:
-    claim = Claim("so many", 2.0, lambda _: Figure(3.0, 3.0, 3.0, 1))
+def test_a_claim_that_fails_says_why(floor: float | None, why: str, word: str) -> None:
+    claim = Claim("so many", 2.0, lambda _: Figure(3.0, 3.0, 3.0, 1), why=why)
     least = None if floor is None else Figure(floor, floor, floor, 1)
     assert Verdict(claim, claim.measured(results()), least).word == word
 
