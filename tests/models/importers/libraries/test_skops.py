@@ -1,17 +1,21 @@
 """Estimators in .skops files; nothing that skops does not trust is loaded."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from forwardpass.cli.networks.files import NO_OPTIONS, read_network
 from forwardpass.models import UnsupportedSourceError, from_sklearn
+from forwardpass.models.importers.sklearn.skops_files import HARMLESS
 
 skops = pytest.importorskip("skops.io")
 
@@ -32,6 +36,19 @@ def test_a_file_becomes_the_network_of_its_estimator(tmp_path: Path) -> None:
     assert network == from_sklearn(model)
     assert read_network(tmp_path / "m.skops", NO_OPTIONS).name == "m"
     np.testing.assert_allclose(network(FRAME)["y"][:, 0], model.predict_proba(FRAME)[:, 1], 1e-6)
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_a_pipeline_as_people_have_it_needs_no_trust_of_theirs(tmp_path: Path, solver) -> None:
+    frame = FRAME.assign(color=["red", None] * 10)
+    texts = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder())
+    columns = make_column_transformer((StandardScaler(), ["size"]), (texts, ["color"]))
+    net = MLPClassifier((4,), solver=solver, max_iter=5, random_state=0)
+    with warnings.catch_warnings(action="ignore"):
+        model = make_pipeline(columns, net).fit(frame, Y)
+    assert set(skops.get_untrusted_types(data=skops.dumps(model))) <= set(HARMLESS)
+    skops.dump(model, tmp_path / "m.skops")
+    assert from_sklearn(tmp_path / "m.skops") == from_sklearn(model)
 
 
 def test_a_file_with_a_type_that_skops_does_not_trust_is_not_loaded(tmp_path, capsys) -> None:
