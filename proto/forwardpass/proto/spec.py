@@ -52,6 +52,15 @@ def quote(name: object) -> str:
     return repr(name)
 
 
+def meant(name: str, names: Sequence[str]) -> str:
+    """Return a question for the one of the names that another one is near to; empty if none is."""
+    # Imported here: only errors need it, and it takes as long as half of the client.
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, names, 1)
+    return f"is {quote(name)} meant to be {quote(close[0])}?" if close else ""
+
+
 def format_shape(shape: Iterable[int]) -> str:
     """Format a shape as on the wire: `[-1, 30]`."""
     return f"[{', '.join(map(str, shape))}]"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from forwardpass.proto.spec import TensorError, quote
+from forwardpass.proto.spec import TensorError, meant, quote
 
 _NAMELESS = {bool, int, float, str, bytes, list, type(None), np.float64, np.float32, np.int64}
 """Types of elements of lists that have no names."""
@@ -197,13 +197,9 @@ def check_names(
 
 
 def _fix(missing: Sequence[str], unknown: Sequence[object], first: str, otherwise: str) -> str:
-    # Imported here: only errors need it, and it takes as long as half of the client.
-    from difflib import get_close_matches
-
     for name in unknown:
-        (close, *_) = [*get_close_matches(str(name), missing, 1), ""]
-        if close:
-            return f"is {quote(name)} meant to be {quote(close)}?"
+        if question := meant(str(name), missing):
+            return question
     if unknown and not missing:
         return f"leave out {_list(unknown)}"
     return f"{first}, or {otherwise}"

@@ -13,7 +13,7 @@ from support.rest import Rest
 from support.rpc import Stub
 from support.wire import arrays, infer_request
 
-from forwardpass.models import publish
+from forwardpass.models import Categorical, Dense, Input, Network, publish
 from forwardpass.models.zoo import ZOO
 from forwardpass.server.access.caller import Action
 from forwardpass.server.access.tokens import new_token
@@ -30,10 +30,20 @@ TOKENS = {
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def loans() -> Network:
+    """A network of two numbers, one of which is filled in, a text and an integer."""
+    numbers = Input(2, "x", features=("age", "income"), fill=(40.0, np.nan))
+    region = Categorical("region", ("north", "south"))
+    branch = Categorical("branch", (1, 2, 3), missing=2)
+    return Network.define([numbers, region, branch], [Dense("y", 2, "tanh")], name="loans")
+
+
+@pytest.fixture(scope="module")
+def root(loans: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("repository")
     for name in ("breast_cancer", "linnerud"):
         publish(ZOO[name].network(), root)
+    publish(loans, root)
     onnx_files.save(onnx_files.pair(), root / "pair" / "1" / "model.onnx")
     onnx_files.save(onnx_files.identity("FP32", ["a", "b"]), root / "free" / "1" / "model.onnx")
     return root
@@ -102,11 +112,18 @@ def test_rows_that_do_not_fit_are_refused(client: Rest) -> None:
         ({k: v for k, v in good.items() if k != features[0]}, "got none; send all features"),
         (
             {"radius" if k == features[0] else k: v for k, v in good.items()},
-            "got none, and 'radius', which is none of them; send all features",
+            "got none, and 'radius', which is none of them; is 'radius' meant to be 'mean radius'?",
         ),
-        (good | {"color": 1}, "row 0: unknown feature 'color'"),
-        (good | {features[1]: "1"}, "expected numbers, got a string"),
-        (good | {features[1]: [1]}, "expected numbers, got a list"),
+        (good | {"color": 1}, "row 0: unknown feature 'color'; leave it out"),
+        (
+            [good, good | {features[1]: "1"}],
+            f"row 1: expected {features[1]!r} as a number, got the text '1'; send a number",
+        ),
+        (
+            good | {features[1]: None},
+            f'row 0: expected {features[1]!r} as a number, got null; fill it in, or send "NaN"',
+        ),
+        (good | {features[1]: [1]}, f"row 0: expected {features[1]!r} as a number, got a list"),
         ([], "at least one object"),
         ([1], "row 0: expected an object"),
         (b"{", "expected JSON"),
@@ -118,6 +135,64 @@ def test_rows_that_do_not_fit_are_refused(client: Rest) -> None:
     assert "of a known size" in client.post("/v2/models/free:predict", {"x": [1]}).error
     assert client.post("/v2/models/nobody:predict", good).status == 404
     assert client.get(PREDICT).status == 405
+
+
+def test_categories_and_missing_values_are_those_of_the_clients(
+    loans: Network, client: Rest
+) -> None:
+    good = {"age": 30, "income": 2.5, "region": "north", "branch": 1}
+    rows = [good, good | {"age": None}, good | {"branch": None}, good | {"branch": 3.0}]
+    answer = client.post("/v2/models/loans:predict", rows).json
+    expected = loans(
+        {
+            "x": [[30, 2.5], [40, 2.5], [30, 2.5], [30, 2.5]],
+            "region": ["north"] * 4,
+            "branch": [1, 1, 2, 3],
+        }
+    )
+    got = [each["y"]["values"] for each in answer["predictions"]]
+    np.testing.assert_allclose(got, expected["y"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"region": "nort"}, "one of its categories ('north', 'south'), got 'nort' in row 1"),
+        ({"region": None}, "one of its categories ('north', 'south'), got a missing one in row 1"),
+        ({"region": 1}, "input 'region': expected texts, got 1 in row 1"),
+        ({"branch": 9}, "input 'branch': expected one of its categories (1, 2, 3), got 9 in row 1"),
+        ({"branch": 1.5}, "input 'branch': expected integers of 64 bits, got 1.5 in row 1"),
+        ({"branch": True}, "input 'branch': expected integers of 64 bits, got True in row 1"),
+        ({"income": None}, "row 1: expected 'income' as a number, got null; fill it in"),
+        ({"age": "old"}, "row 1: expected 'age' as a number, got the text 'old'; send a number"),
+        ({"zip": 1}, "row 1: unknown feature 'zip'; leave it out"),
+    ],
+)
+def test_a_value_without_an_answer_is_refused_by_its_row_and_name(
+    client: Rest, change: dict[str, Any], says: str
+) -> None:
+    good = {"age": 30, "income": 2.5, "region": "north", "branch": 1}
+    refused = client.post("/v2/models/loans:predict", [good, good | change])
+    assert refused.status == 400
+    assert says in refused.error
+
+
+@pytest.mark.parametrize(
+    ("feature", "says"),
+    [
+        ("income", "row 0: expected feature 'income', got none; send all features"),
+        ("region", "row 0: expected 'region' as a category, got none; send all features"),
+    ],
+)
+def test_a_missing_feature_is_named_and_no_other(client: Rest, feature: str, says: str) -> None:
+    row: dict[str, Any] = {"age": 30, "income": 2.5, "region": "north", "branch": 1}
+    del row[feature]
+    assert says in client.post("/v2/models/loans:predict", row).error
+    row[feature + "s"] = 1
+    assert (
+        f"is '{feature}s' meant to be '{feature}'?"
+        in client.post("/v2/models/loans:predict", row).error
+    )
 
 
 def test_no_feature_is_there_twice(client: Rest) -> None:

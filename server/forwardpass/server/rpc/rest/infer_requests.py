@@ -91,6 +91,7 @@ _NAMES = {
     bool: "a boolean",
     int: "an integer",
     float: "a number",
+    Number: "a number",
     Word: "a number",
     type(None): "null",
 }
@@ -595,7 +596,7 @@ def _nested(place: str, shape: Sequence[int], data: Sequence[Any]) -> list[Any]:
     for size in shape:
         for each in level:
             if type(each) is not list or len(each) != size:
-                got = f"{len(each)} elements" if type(each) is list else _kind(each)
+                got = f"{len(each)} elements" if type(each) is list else kind_of(each)
                 raise InvalidRequestError(
                     f"{place}, data",
                     f"expected nested lists of shape {shape}, or one flat list, got {got} where "
@@ -642,13 +643,14 @@ def check_text(place: str, text: str) -> bytes:
         raise InvalidRequestError(place, "expected Unicode text, got half of a character") from None
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Return what a value of JSON is, in words."""
     return _NAMES.get(type(value), "something else")
 
 
 def _wrong(place: str, expected: str, value: Any) -> InvalidRequestError:
     # What is misspelled is missing, and looks like null.
-    got = "none" if value is None else _kind(value)
+    got = "none" if value is None else kind_of(value)
     return InvalidRequestError(place, f"expected {expected}, got {got}")
 
 
@@ -656,7 +658,7 @@ def _elements(
     place: str, expected: str, data: Sequence[Any], kinds: tuple[type, ...]
 ) -> InvalidRequestError:
     wrong = next(each for each in data if type(each) not in kinds)
-    return InvalidRequestError(f"{place}, data", f"expected {expected}, got {_kind(wrong)}")
+    return InvalidRequestError(f"{place}, data", f"expected {expected}, got {kind_of(wrong)}")
 
 
 def _out_of_range(name: str, datatype: str) -> InvalidRequestError:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.proto import inference_pb2 as pb
+from forwardpass.proto.categories import check_known, read_categories
+from forwardpass.proto.datatypes import DATATYPES
 from forwardpass.proto.metadata import INPUTS, ColumnNames, load_columns
-from forwardpass.proto.spec import TensorSpec, quote
+from forwardpass.proto.spec import TensorError, TensorSpec, meant, quote
 from forwardpass.proto.tensors import decode_raw
 from forwardpass.proto.verdicts import (
     column_labels,
@@ -20,10 +22,11 @@ from forwardpass.proto.verdicts import (
     verdict_kind,
 )
 from forwardpass.server.engine.model import Model
-from forwardpass.server.errors import InvalidRequestError, JsonTooLargeError
-from forwardpass.server.rpc.rest.decimals import Number, TextNeededError
+from forwardpass.server.errors import InvalidRequestError, InvalidTensorError, JsonTooLargeError
+from forwardpass.server.rpc.rest.decimals import Number, TextNeededError, read_numbers
 from forwardpass.server.rpc.rest.infer_replies import Body, dumps, word
-from forwardpass.server.rpc.rest.infer_requests import InferRequests, load_json
+from forwardpass.server.rpc.rest.infer_requests import InferRequests, kind_of, load_json
+from forwardpass.server.rpc.rest.long_texts import WORDS, Word
 
 MAX_BYTES = 2**19
 """Maximum size of a body, in bytes."""
@@ -31,6 +34,15 @@ _MAX_REPLY_BYTES = 2**22
 """Maximum size of the reply that is shown by label, in bytes."""
 _ROWS = 2
 """Axes of a tensor of rows."""
+_MISSING = "NaN"
+_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "b": ("true or false", (bool,)),
+    "i": ("an integer", (int, Number)),
+    "u": ("an integer", (int, Number)),
+    "f": ("a number", (int, float, Number, Word)),
+    "O": ("a text", (str,)),
+}
+"""What a value may be in JSON, by the kind of NumPy's dtype."""
 
 
 class Predicted(NamedTuple):
@@ -80,7 +92,7 @@ def read_predict(
 ) -> tuple[bytes | memoryview, Predicted]:
     """Return a serialized ModelInferRequest for one object of named features, or a list of them.
 
-    Raises InvalidRequestError, JsonTooLargeError.
+    Raises InvalidRequestError, InvalidTensorError, JsonTooLargeError.
     """
     if len(body) > MAX_BYTES:
         raise JsonTooLargeError(len(body), MAX_BYTES)
@@ -103,21 +115,22 @@ def _read(
     if not rows:
         raise InvalidRequestError("body", "expected at least one object, got an empty list")
     known = features(model)
+    # Missing features first: an unknown one may be a misspelt name of theirs.
+    values = {
+        name: [_row(index, row, name, spec, known) for index, row in enumerate(rows)]
+        for name, spec in model.inputs.items()
+    }
+    for index, row in enumerate(rows):
+        _check_known(index, row, known)
     inputs = [
         {
             "name": name,
             "datatype": spec.datatype,
             "shape": [len(rows), *spec.shape[1:]],
-            "data": [
-                value
-                for index, row in enumerate(rows)
-                for value in _row(index, row, name, spec, known[name])
-            ],
+            "data": _data(model.name, spec, known[name], values[name]),
         }
         for name, spec in model.inputs.items()
     ]
-    for index, row in enumerate(rows):
-        _check_known(index, row, known)
     message, _ = requests.write(model.name, str(model.version), {"inputs": inputs}, text=text)
     return message, Predicted(model, len(rows))
 
@@ -148,39 +161,108 @@ def features(model: Model) -> dict[str, ColumnNames]:
             )
         names = columns.get(name, ColumnNames())
         fits = len(spec.shape) == _ROWS and len(set(names.labels)) == spec.shape[1]
-        found[name] = names if fits else ColumnNames()
+        one = bool(names.categories) and not names.labels and spec.shape[1:] == (1,)
+        found[name] = names if fits or one else ColumnNames()
     return found
 
 
 def _row(
-    index: int, row: Mapping[str, Any], name: str, spec: TensorSpec, names: ColumnNames
+    index: int,
+    row: Mapping[str, Any],
+    name: str,
+    spec: TensorSpec,
+    known: Mapping[str, ColumnNames],
 ) -> Sequence[Any]:
     """Return an input's elements in a row."""
-    own = row.get(name)
+    own, names = row.get(name), known[name]
     if type(own) is list and name not in names.labels:
         flat = own
         while flat and type(flat[0]) is list:
             flat = [each for part in flat for each in (part if type(part) is list else [part])]
         return _of_size(index, name, spec, flat)
     if not names.labels:
-        # A single column needs no list.
-        if own is not None and type(own) is not dict:
+        # A single column needs no list; a missing category is a value.
+        if type(own) is not dict and (own is not None or (names.categories and name in row)):
             return _of_size(index, name, spec, [own])
-        raise InvalidRequestError(
-            f"row {index}",
-            f"expected {quote(name)} as a list of numbers, since its columns have no names",
-        )
-    source = own if type(own) is dict and name not in names.labels else row
+        what = "a category" if names.categories else "a list of numbers: its columns have no names"
+        raise _absent(index, row, name, [name], f"{quote(name)} as {what}", known)
+    whole = type(own) is dict and name not in names.labels
+    source: Mapping[str, Any] = own if whole else row  # type: ignore[assignment]
     missing = [label for label in names.labels if label not in source]
     if missing:
-        known = set(names.labels)
-        unknown = next((label for label in source if label not in known), None)
-        instead = "" if unknown is None else f", and {quote(unknown)}, which is none of them"
-        raise InvalidRequestError(
-            f"row {index}",
-            f"expected feature {quote(missing[0])}, got none{instead}; send all features",
-        )
+        place = {name: names} if whole else known
+        raise _absent(index, source, missing[0], missing, f"feature {quote(missing[0])}", place)
     return [source[label] for label in names.labels]
+
+
+def _absent(
+    index: int,
+    source: Mapping[str, Any],
+    first: str,
+    missing: Sequence[str],
+    expected: str,
+    known: Mapping[str, ColumnNames],
+) -> InvalidRequestError:
+    unknown = [each for each in source if each not in _all_names(known)]
+    fix = next(filter(None, (meant(each, missing) for each in unknown)), "send all features")
+    got = f"got none, and {quote(unknown[0])}, which is none of them" if unknown else "got none"
+    if first in source:
+        got = f"got {kind_of(source[first])}"
+    return InvalidRequestError(f"row {index}", f"expected {expected}, {got}; {fix}")
+
+
+def _all_names(known: Mapping[str, ColumnNames]) -> set[str]:
+    """Return what a row may have names of: inputs, and their columns."""
+    return {*known, *(label for names in known.values() for label in names.labels)}
+
+
+def _data(
+    model: str, spec: TensorSpec, names: ColumnNames, rows: Sequence[Sequence[Any]]
+) -> list[Any]:
+    """Return an input's elements, of all rows.
+
+    Raises InvalidTensorError for a category for which the model has no answer, as our clients do,
+    and InvalidRequestError for another kind of value.
+    """
+    data = [value for row in rows for value in row]
+    if names.categories:
+        if Number in set(map(type, data)):
+            data = read_numbers(data, spec.datatype)
+        place = f"input {quote(spec.name)}"
+        try:
+            categories = read_categories(place, spec.datatype, [[each] for each in data])
+            check_known(place, names, categories, may_miss=False)
+        except TensorError as error:
+            raise InvalidTensorError(model, error) from error
+        return categories.ravel().tolist()
+    dtype = DATATYPES.get(spec.datatype)
+    expected, kinds = _KINDS.get(dtype.dtype.kind if dtype else "", ("", ()))
+    if not kinds or not set(map(type, data)) - {*kinds}:
+        return data
+    width = len(rows[0])
+    for at, value in enumerate(data):
+        column = at % width
+        filled = names.fill[column] is not None if len(names.fill) == width else False
+        if value is None and filled:
+            data[at] = _MISSING
+        elif type(value) not in kinds and not (float in kinds and _is_word(value)):
+            feature = names.labels[column] if names.labels else spec.name
+            fix = f"send {expected}"
+            if value is None and float in kinds:
+                fix = f'fill it in, or send "{_MISSING}" for no answer'
+            raise InvalidRequestError(
+                f"row {at // width}",
+                f"expected {quote(feature)} as {expected}, got {_described(value)}; {fix}",
+            )
+    return data
+
+
+def _is_word(value: Any) -> bool:
+    return type(value) is str and value in WORDS
+
+
+def _described(value: Any) -> str:
+    return f"the text {quote(value)}" if type(value) is str else kind_of(value)
 
 
 def _of_size(index: int, name: str, spec: TensorSpec, flat: list[Any]) -> list[Any]:
@@ -198,10 +280,10 @@ def _check_known(index: int, row: Mapping[str, Any], known: Mapping[str, ColumnN
     for place, names in ((row, _asked(row, known)), *_nested(row, known)):
         for name in place:
             if name not in names:
+                whole = name in _all_names(known)
+                why = ", since its input is given in another way" if whole else ""
                 raise InvalidRequestError(
-                    f"row {index}",
-                    f"unknown feature {quote(name)}, or its input is given as a whole; the model's "
-                    "metadata has its names",
+                    f"row {index}", f"unknown feature {quote(name)}{why}; leave it out"
                 )
 
 
