@@ -10,17 +10,21 @@ import pytest
 from forwardpass.client import ClientError, InvalidInputError, load
 from forwardpass.models import publish
 from forwardpass.models.zoo import ZOO
+from forwardpass.models.zoo.penguins import FEATURES as MEASURED
 from forwardpass.server import Config, Server
 
 NETWORK = ZOO["breast_cancer"].network()
 X = np.asarray(ZOO["breast_cancer"].held_out().x[:30], np.float32)
 FEATURES = NETWORK.input.features
+PENGUINS = ZOO["penguins"].network()
+ROWS = ZOO["penguins"].held_out()[:30].x
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("explained")
     publish(NETWORK, root)
+    publish(PENGUINS, root)
     return root
 
 
@@ -54,6 +58,33 @@ def test_attributions_come_by_feature(client: Any) -> None:
     np.testing.assert_array_equal(
         table[f"explain.worst.{FEATURES[2]}"], answer.attributions[FEATURES[2]]
     )
+
+
+@pytest.fixture(params=["server", "file"])
+def penguins(
+    request: pytest.FixtureRequest, repository: Path, target: str, connect: Callable[..., Any]
+) -> Iterator[Any]:
+    if request.param == "file":
+        yield load(repository / "penguins/1/model.onnx")
+        return
+    with connect(target) as connected:
+        yield connected
+
+
+def test_several_inputs_and_categories_come_by_feature(penguins: Any) -> None:
+    answer = penguins.predict("penguins", ROWS, explain="species:Gentoo")
+    wanted = PENGUINS.explain(ROWS, "species", "Gentoo")
+    features = [*MEASURED, "island", "sex"]
+    assert list(answer.attributions) == features
+    for column, values in enumerate(answer.attributions.values()):
+        np.testing.assert_allclose(values, wanted.attributions[:, column], atol=1e-5)
+    np.testing.assert_allclose(answer["explain.species.error"], wanted.error, atol=1e-5)
+    assert answer.table().keys() >= {f"explain.species.{each}" for each in features}
+    row = {name: each[3] for name, each in ROWS.items()}
+    one = penguins.predict("penguins", row, explain="species:Gentoo")
+    np.testing.assert_array_equal(one["explain.species"], answer["explain.species"][3])
+    cut = penguins.predict("penguins", ROWS, explain="species:Gentoo", rows_per_call=7)
+    assert cut == answer
 
 
 def test_one_row_pieces_and_chosen_outputs(client: Any) -> None:

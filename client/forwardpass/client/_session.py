@@ -1,16 +1,16 @@
 """A model file run in this process: the only part of the client that needs onnxruntime."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.client.errors import ModelFileError
 from forwardpass.client.model import ModelSpec
 from forwardpass.proto.explain import STEPS, Target, names, read_target
-from forwardpass.proto.gradients import NoGradientError, baseline_of, explained, input_of
+from forwardpass.proto.gradients import NoGradientError, explained
 from forwardpass.proto.metadata import OUTPUTS, SAMPLES, Samples, load_columns, published
 from forwardpass.proto.runtime import (
     TYPES,
@@ -94,29 +94,24 @@ class Session:
             model = read_model(content)
             if self._content is None and self._path.stat().st_mtime_ns != self._written_ns:
                 raise NoGradientError("its file changed since it was loaded; load it again")
-            feeds = {input_of(model.graph): baseline_of(model)[np.newaxis]}
-            (answer,) = self._session.run([target.output], feeds)
-            graph = explained(model, target, steps, float(answer[0, target.column]))
+            graph = explained(model, target, steps)
             session = open_session(
                 graph.SerializeToString(), session_options(threads=self._threads)
             )
             self._explained[target, steps] = session
-        (source,) = self.spec.inputs
-        attributions, error = names(target.output)
-        added = TensorSpec(attributions, "FP32", source.shape), TensorSpec(error, "FP32", (-1,))
-        return lambda feeds, outputs: session.run(outputs, feeds), added
+        attributions, error = (
+            _spec(self._path, arg)
+            for arg in session.get_outputs()
+            if arg.name in names(target.output)
+        )
+        return partial(_run, session), (attributions, error)
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
         """Run the model: arrays by input name in, those of `outputs` in that order out.
 
         BYTES are object arrays, of bytes as inputs and of str as outputs.
         """
-        feeds = {
-            name: as_text(array) if array.dtype == object else array
-            for name, array in feeds.items()
-        }
-        arrays: list[NDArray[Any]] = self._session.run(outputs, feeds)
-        return arrays
+        return _run(self._session, feeds, outputs)
 
     def prove(self) -> bool:
         """Run the samples of the file; return whether it has some.
@@ -135,6 +130,16 @@ class Session:
         if wrong := samples.difference(dict(zip(outputs, answers, strict=True))):
             raise _error(self._path, f"one with a wrong {wrong}", _COPY)
         return True
+
+
+def _run(
+    session: Any, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+) -> list[NDArray[Any]]:
+    feeds = {
+        name: as_text(array) if array.dtype == object else array for name, array in feeds.items()
+    }
+    arrays: list[NDArray[Any]] = session.run(outputs, feeds)
+    return arrays
 
 
 def check_file(path: Path, content: bytes | None) -> None:

@@ -54,6 +54,9 @@ class Prediction(Mapping[str, NDArray[Any]]):
     def attributions(self) -> Mapping[str | int, NDArray[Any]]:
         """Contribution of each feature to the explained column, by the feature's name, or index.
 
+        An input of categories is one feature, of its own name. Features without names that are not
+        those of the only input are `x`, or `x[0]`, `x[1]`, after the input.
+
         Raises ValueError if `predict` was called without `explain`.
         """
         from forwardpass.proto.explain import names

@@ -38,6 +38,9 @@ class Categorical:
     values: NDArray[Any] | None = None
     """The row that is read for each category: (k, width) float32, copied, read-only, or (k,) for a
     width of 1; None for one-hot rows of width k."""
+    baseline: str | int | None = None
+    """The category from which explanations start. None is what a missing value is read as, or a row
+    of zeros if that is refused; it changes no answer."""
 
     if TYPE_CHECKING:  # What the constructor takes is wider than what the fields have then.
 
@@ -48,6 +51,7 @@ class Categorical:
             unknown: str | int = "refuse",
             missing: str | int | None = None,
             values: ArrayLike | None = None,
+            baseline: str | int | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -57,11 +61,11 @@ class Categorical:
         object.__setattr__(self, "categories", categories)
         unknown = _plain(self.unknown)
         if unknown not in (REFUSE, ZEROS):
-            _check_one_of(subject, "unknown", unknown, categories, "'refuse' or 'zeros'")
+            check_one_of(subject, "unknown", unknown, categories, "'refuse' or 'zeros'")
         object.__setattr__(self, "unknown", unknown)
         if self.missing is not None:
             missing = _plain(self.missing)
-            _check_one_of(subject, "missing", missing, categories, "None")
+            check_one_of(subject, "missing", missing, categories, "None")
             if self.missing_value in categories:
                 raise NetworkError(
                     subject,
@@ -70,6 +74,10 @@ class Categorical:
                     fix="leave missing out",
                 )
             object.__setattr__(self, "missing", missing)
+        if self.baseline is not None:
+            baseline = _plain(self.baseline)
+            check_one_of(subject, "baseline", baseline, categories, "None")
+            object.__setattr__(self, "baseline", baseline)
         object.__setattr__(self, "values", _checked_values(subject, self.values, len(categories)))
 
     @property
@@ -126,11 +134,12 @@ class Categorical:
         return hash(self._key())
 
     def _key(self) -> tuple[object, ...]:
-        return self.name, self.categories, self.unknown, self.missing
+        return self.name, self.categories, self.unknown, self.missing, self.baseline
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor, since NumPy's pickles lose the read-only flag.
-        return Categorical, (*self._key(), self.values)
+        *fields, baseline = self._key()
+        return Categorical, (*fields, self.values, baseline)
 
 
 def _plain(value: Any) -> Any:
@@ -185,9 +194,10 @@ def _is_storable(category: str | int) -> bool:
     return True
 
 
-def _check_one_of(
+def check_one_of(
     subject: str, what: str, value: object, categories: tuple[object, ...], otherwise: str
 ) -> None:
+    """Raise NetworkError unless a value is a category; otherwise: What else it may be."""
     if value not in categories or isinstance(value, bool):
         raise NetworkError(
             subject,

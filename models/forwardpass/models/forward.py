@@ -4,6 +4,7 @@ a^(1) = x; z^(l+1) = W^(l) a^(l) + b^(l); a^(l+1) = f(z^(l+1)), in the notation 
 tutorial. If a layer reads several, a^(l) is their concatenation.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def scaled(x: NDArray[np.float64], source: Input | Scaling) -> NDArray[np.float6
     return x if source.scale is None else x / source.scale
 
 
-def _read(source: Input | Categorical, rows: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+def read_of(source: Input | Categorical, rows: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     """Return what layers read of an input, by the names of the input and its scalings."""
     if isinstance(source, Categorical):
         return {source.name: source.read(rows)}
@@ -68,11 +69,20 @@ def _read(source: Input | Categorical, rows: NDArray[Any]) -> dict[str, NDArray[
 
 def values_of(network: "Network", rows: Rows) -> dict[str, NDArray[np.float64]]:
     """Return z and a of every layer, by the lecture's names, for the rows of each input."""
+    read: dict[str, NDArray[np.float64]] = {}
+    with np.errstate(over="ignore", invalid="ignore"):
+        for source in network.inputs:
+            read |= read_of(source, rows[source.name])
+    return values_from(network, read)
+
+
+def values_from(
+    network: "Network", given: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the same for what layers read of the inputs, as `read_of` returns."""
+    read = dict(given)
     # Overflow gives infinity, and NaN from two of them: no warning helps.
     with np.errstate(over="ignore", invalid="ignore"):
-        read: dict[str, NDArray[np.float64]] = {}
-        for source in network.inputs:
-            read |= _read(source, rows[source.name])
         whole = [read[source.name] for source in network.inputs]
         values = {graph_names.a(1): np.concatenate(whole, axis=1)}
         for source in network.inputs:

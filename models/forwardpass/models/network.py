@@ -269,7 +269,7 @@ class Network:
         output: str | None = None,
         column: int | str | None = None,
         *,
-        baseline: ArrayLike | None = None,
+        baseline: ArrayLike | Mapping[str, Any] | None = None,
         steps: int = 64,
     ) -> Explanation:
         """Return how much each feature contributes to a column of an output: `explain(self, ...)`.

@@ -1,6 +1,7 @@
 """What is asked for when an answer is to be explained, and how what comes is named."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from forwardpass.proto.spec import TensorError, TensorSpec, format_shape, quote
@@ -24,8 +25,38 @@ class Target(NamedTuple):
 
 
 def names(output: str) -> tuple[str, str]:
-    """Return the names of the attributions (N, s_1) and of their completeness error (N,)."""
+    """Return the names of the attributions (N, features) and of their completeness error (N,)."""
     return f"explain.{output}", f"explain.{output}.error"
+
+
+def feature_names(
+    inputs: Iterable[TensorSpec], labels: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """Return the names of the attributions' columns: the features of all inputs, in their order.
+
+    labels: Names of the features by input. Without some, features are called after the input, `x`
+    or `x[0]`, `x[1]`; those of one input alone have no names then. A name of several inputs gets
+    that of the input before it, as in `x.age`.
+    """
+    specs = [*inputs]
+    if len(specs) == 1 and specs[0].name not in labels and specs[0].datatype == "FP32":
+        return ()
+    named = [
+        (spec.name, label)
+        for spec in specs
+        for label in labels.get(spec.name, ()) or _own(spec.name, spec.shape[-1])
+    ]
+    times = Counter(label for _, label in named)
+    return tuple(label if times[label] == 1 else f"{name}.{label}" for name, label in named)
+
+
+def _own(name: str, width: int) -> list[str]:
+    return [name] if width == 1 else [f"{name}[{column}]" for column in range(width)]
+
+
+def is_explained(output: TensorSpec) -> bool:
+    """Whether an output has columns of numbers that a Target can name."""
+    return output.datatype == "FP32" and len(output.shape) == 2 and output.shape[1] > 0
 
 
 def read_target(
@@ -48,7 +79,7 @@ def read_target(
             fix="send OUTPUT, or OUTPUT:COLUMN",
         )
     spec, column = known[name], text[len(name) + 1 :]
-    if spec.datatype != "FP32" or len(spec.shape) != 2 or spec.shape[1] < 1:
+    if not is_explained(spec):
         raise TensorError(
             subject,
             expected="an output that is FP32 of shape [-1, columns]",

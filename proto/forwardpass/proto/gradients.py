@@ -23,11 +23,15 @@ from forwardpass.proto.explain import Target, names
 Array: TypeAlias = NDArray[np.float64]
 Floats: TypeAlias = NDArray[np.float32]
 
-_FLOAT, _INT64, _INT = 1, 7, 2
-"""FLOAT and INT64 of TensorProto.DataType, INT of AttributeProto.AttributeType."""
+_FLOAT, _INT64, _STRING, _INT = 1, 7, 8, 2
+"""FLOAT, INT64 and STRING of TensorProto.DataType, INT of AttributeProto.AttributeType."""
+_ROWS = 2
+"""Axes of a tensor of rows."""
 _PREFIX = "explain/"
 _OPSETS = range(13, 24)
 """The opsets in which the operators below have the form in which they are written here."""
+_IMPORT = "read the file with forwardpass.models.from_onnx, and publish the network that it returns"
+"""The way out of a file that is not written as `forwardpass.models` does."""
 _COPIES = 3
 """Tensors on the path that are there at once, for each tensor of the model."""
 _SMALL_BYTES = 2**12
@@ -48,77 +52,159 @@ def gauss(steps: int) -> tuple[Array, Array]:
     return (points + 1) / 2, weights / 2
 
 
-def input_of(graph: Any) -> str:
-    """Return the name of the only input; raises NoGradientError if there are others."""
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [value.name for value in graph.input if value.name not in constants]
-    if len(inputs) != 1:
-        raise NoGradientError(f"it has {len(inputs)} inputs, not 1")
-    return str(inputs[0])
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where the path of one input begins in a graph: at what the network reads of it."""
+
+    name: str
+    """The input."""
+    tensor: str
+    """The tensor (N, w): the input with its missing values filled in, or its encoded categories."""
+    base: Floats
+    """That tensor at the baseline, (w,)."""
+    inside: frozenset[str]
+    """The tensors between the input and it, and itself."""
+    is_category: bool = False
+    """Whether its columns are one category, whose contribution is theirs together."""
+
+    @property
+    def columns(self) -> int:
+        """The number of its attributions in a row."""
+        return 1 if self.is_category else len(self.base)
 
 
-def baseline_of(model: Any) -> Floats:
-    """Return the baseline of a file, (s_1,): what it says, else the mean of its scaling, else 0.
+def starts_of(model: Any) -> tuple[Start, ...]:
+    """Return where paths begin in a file, in the order of its inputs.
 
-    Raises NoGradientError unless the input is of rows of a fixed length, MetadataError.
+    The baseline is what the file says, else the mean of an input's scaling or 0; of categories what
+    the graph reads of a missing one, or zeros if that has no answer.
+
+    Raises NoGradientError for an input that is neither rows of numbers of a fixed length nor
+    encoded as `forwardpass.models` does; MetadataError.
     """
     graph = model.graph
-    name = input_of(graph)
-    kind = next(value for value in graph.input if value.name == name).type.tensor_type
-    shape = kind.shape.dim
-    if kind.elem_type != _FLOAT or len(shape) != 2 or not shape[1].dim_value:
-        raise NoGradientError(f"input {name!r} is not float32 of shape (batch, features)")
-    size = shape[1].dim_value
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     texts = {entry.key: entry.value for entry in model.metadata_props}
     columns = metadata.load_columns(metadata.INPUTS, texts.get(metadata.INPUTS, "{}"))
-    given = columns[name].baseline if name in columns else ()
+    starts = []
+    for value in graph.input:
+        if value.name in constants:
+            continue
+        given = columns.get(value.name, metadata.ColumnNames()).baseline
+        kind = value.type.tensor_type
+        shape = kind.shape.dim
+        if kind.elem_type in (_STRING, _INT64):
+            starts.append(_encoded(graph, value.name, constants, given))
+        elif kind.elem_type == _FLOAT and len(shape) == _ROWS and shape[1].dim_value:
+            starts.append(_numbers(graph, value.name, shape[1].dim_value, constants, given))
+        else:
+            raise NoGradientError(
+                f"input {value.name!r} is not float32 of shape (batch, features), nor a category; "
+                + _IMPORT
+            )
+    return tuple(starts)
+
+
+def _numbers(
+    graph: Any, name: str, size: int, constants: Mapping[str, Any], given: Sequence[Any]
+) -> Start:
+    filled, inside = _filled(graph, name)
+    base = np.zeros(size, np.float32)
     if given:
         if len(given) != size:
-            raise NoGradientError(f"its baseline has {len(given)} of {size} features")
-        return np.array(given, np.float32)
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    filled, _ = _filled(graph, name)
-    means = [
-        constants[node.input[1]]
-        for node in graph.node
-        if node.op_type == "Sub" and node.input[0] == filled and node.input[1] in constants
-    ]
-    if len(means) == 1:
-        return np.broadcast_to(_values(means[0]).reshape(-1), size).copy()
-    return np.zeros(size, np.float32)
+            raise NoGradientError(f"the baseline of {name!r} has {len(given)} of {size} features")
+        base[:] = given
+    else:
+        means = [
+            constants[node.input[1]]
+            for node in graph.node
+            if node.op_type == "Sub" and node.input[0] == filled and node.input[1] in constants
+        ]
+        if len(means) == 1:
+            base[:] = _values(means[0]).reshape(-1)
+    return Start(name, filled, base, inside)
 
 
-def _filled(graph: Any, name: str) -> tuple[str, list[Any]]:
-    """Return the tensor that is the input without missing values, and the nodes that fill them."""
+def _filled(graph: Any, name: str) -> tuple[str, frozenset[str]]:
+    """Return the tensor that is the input without missing values, and those that lead to it."""
     masks = {
-        node.output[0]: node
-        for node in graph.node
-        if node.op_type == "IsNaN" and node.input[0] == name
+        node.output[0] for node in graph.node if node.op_type == "IsNaN" and node.input[0] == name
     }
     for node in graph.node:
         if node.op_type == "Where" and node.input[0] in masks and node.input[2] == name:
-            return node.output[0], [masks[node.input[0]], node]
-    return name, []
+            return node.output[0], frozenset((node.input[0], node.output[0]))
+    return name, frozenset()
 
 
-def explained(
-    model: Any,
-    target: Target,
-    steps: int,
-    base_answer: float,
-    *,
-    max_row_bytes: int | None = None,
-) -> Any:
+def _encoded(graph: Any, name: str, constants: Mapping[str, Any], given: Sequence[Any]) -> Start:
+    """Return the start of categories: LabelEncoder, Equal, Cast, and MatMul and Where if need be.
+
+    See `forwardpass.models.file.graph`.
+    """
+
+    def reader(operator: str, tensor: str, place: int = 0) -> Any:
+        found = (
+            node
+            for node in graph.node
+            if node.op_type == operator and list(node.input)[place : place + 1] == [tensor]
+        )
+        return next(found, None)
+
+    encoder = reader("LabelEncoder", name)
+    equal: Any = reader("Equal", encoder.output[0]) if encoder else None
+    cast: Any = reader("Cast", equal.output[0]) if equal else None
+    count = constants.get(equal.input[1]) if equal else None
+    if not (cast and _integer(cast, "to", 0) == _FLOAT and count and count.data_type == _INT64):
+        raise NoGradientError(
+            f"input {name!r} is not encoded by LabelEncoder, Equal and Cast; {_IMPORT}"
+        )
+    codes, otherwise = _codes(encoder)
+    if not codes:
+        raise NoGradientError(f"input {name!r} has no list of categories; {_IMPORT}")
+    (asked,) = given or (metadata.MISSING_TEXT if _is_text(encoder) else metadata.MISSING_INTEGER,)
+    base = (_integers(count).reshape(-1) == codes.get(asked, otherwise)).astype(np.float32)
+    inside = {encoder.output[0], equal.output[0], cast.output[0]}
+    tensor = cast.output[0]
+    matrix = reader("MatMul", tensor)
+    if matrix and matrix.input[1] in constants:
+        base = base @ _values(constants[matrix.input[1]])
+        tensor = matrix.output[0]
+    # What is refused has no answer; as a baseline it is none of the categories.
+    refused, chosen = reader("Less", encoder.output[0]), reader("Where", tensor, 2)
+    if refused and chosen and chosen.input[0] == refused.output[0]:
+        inside |= {refused.output[0], tensor}
+        tensor = chosen.output[0]
+    return Start(name, tensor, base, frozenset((*inside, tensor)), is_category=True)
+
+
+def _is_text(encoder: Any) -> bool:
+    return any(each.name == "keys_strings" for each in encoder.attribute)
+
+
+def _codes(encoder: Any) -> tuple[dict[str | int, int], int]:
+    """Return the number of each category, and that of any other."""
+    lists = {each.name: each for each in encoder.attribute}
+    keys: list[str | int] = (
+        [text.decode() for text in lists["keys_strings"].strings]
+        if "keys_strings" in lists
+        else list(lists["keys_int64s"].ints)
+        if "keys_int64s" in lists
+        else []
+    )
+    values = list(lists["values_int64s"].ints) if "values_int64s" in lists else []
+    return dict(zip(keys, values, strict=False)), _integer(encoder, "default_int64", -1)
+
+
+def explained(model: Any, target: Target, steps: int, *, max_row_bytes: int | None = None) -> Any:
     """Return the ModelProto that also answers `names(target.output)`.
 
-    base_answer: The target's value at the baseline. max_row_bytes: Maximum memory that explaining
-    one row may take; None: any.
+    max_row_bytes: Maximum memory that explaining one row may take; None: any.
 
     Raises NoGradientError if the graph has an operator whose gradient is not known here, or two
     tensors would have one name; MetadataError.
     """
     _check(model, target)
-    name, baseline = input_of(model.graph), baseline_of(model)
+    starts = starts_of(model)
     result = type(model)()
     result.CopyFrom(model)
     del result.metadata_props[:]
@@ -126,18 +212,18 @@ def explained(
         entry for entry in model.metadata_props if entry.key in (metadata.INPUTS, metadata.OUTPUTS)
     )
     graph = _Graph(result.graph, steps)
-    filled, filling = _filled(model.graph, name)
-    change = graph.node("Sub", filled, baseline)
-    start = _Tensor(len(baseline), base=baseline.astype(np.float64), change=change)
-    graph.tensors[filled] = start
-    nodes = [node for node in model.graph.node if node not in filling]
+    for start in starts:
+        graph.begin(start)
+    inside = frozenset[str]().union(*(start.inside for start in starts))
+    nodes = [node for node in model.graph.node if not inside.intersection(node.output)]
     for node in nodes:
         graph.forward(node)
     widths = sum(tensor.width for tensor in graph.tensors.values())
     row_bytes = _COPIES * (steps + 1) * widths * np.dtype(np.float32).itemsize
     if max_row_bytes is not None and row_bytes > max_row_bytes:
         raise NoGradientError(
-            f"{steps} steps would take {row_bytes} bytes for each row, more than {max_row_bytes}"
+            f"{steps} steps would take {row_bytes} bytes for each row, more than {max_row_bytes}; "
+            "ask for fewer"
         )
     end = graph.tensors[target.output]
     if target.column >= end.width:
@@ -146,13 +232,17 @@ def explained(
     for node in reversed(nodes):
         graph.backward(node)
     attributions, error = names(target.output)
-    graph.node("Mul", change, graph.path_mean(start), output=attributions)
-    # Not by ReduceSum, whose order depends on the number of rows.
-    total = graph.node("Gemm", attributions, np.ones((len(baseline), _WIDE)))
+    if len(starts) == 1:
+        graph.contribution(starts[0], attributions)
+    else:
+        graph.node("Concat", *map(graph.contribution, starts), output=attributions, axis=1)
+    columns = sum(start.columns for start in starts)
     answer = graph.part(target.output, target.column, axis=1)
-    off = graph.node("Sub", total, graph.node("Sub", answer, base_answer))
-    graph.node("Reshape", graph.part(off, 0, axis=1), np.array([-1]), output=error)
-    _add_output(result.graph, attributions, (len(baseline),))
+    base = graph.part(graph.at_baseline(starts, nodes)[target.output], target.column, axis=1)
+    total = graph.row_sum(attributions, columns)
+    off = graph.node("Sub", total, graph.node("Sub", answer, base))
+    graph.node("Reshape", off, np.array([-1]), output=error)
+    _add_output(result.graph, attributions, (columns,))
     _add_output(result.graph, error, ())
     return result
 
@@ -165,7 +255,13 @@ def _check(model: Any, target: Target) -> None:
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version not in _OPSETS:
             raise NoGradientError(
-                f"its opset {opset.version} is not one of {_OPSETS[0]} to {_OPSETS[-1]}"
+                f"its opset {opset.version} is not one of {_OPSETS[0]} to {_OPSETS[-1]}; {_IMPORT}"
+            )
+    for node in model.graph.node:
+        if any(word in node.op_type.lower() for word in ("quantize", "qlinear", "integer")):
+            raise NoGradientError(
+                f"it is quantized, as by node {node.name!r} ({node.op_type}); explain the float32 "
+                "file that it was made from"
             )
     if target.output not in {value.name for value in model.graph.output}:
         raise NoGradientError(f"it has no output {target.output!r}")
@@ -279,9 +375,18 @@ class _Graph:
             self._kept[key] = name
         return name
 
-    def part(self, tensor: str, start: int, count: int = 1, *, axis: int = 0) -> str:
+    def part(
+        self, tensor: str, start: int, count: int = 1, *, axis: int = 0, output: str = ""
+    ) -> str:
         """Return a part of an axis."""
-        return self.node("Slice", tensor, *(np.array([i]) for i in (start, start + count, axis)))
+        cut = (np.array([i]) for i in (start, start + count, axis))
+        return self.node("Slice", tensor, *cut, output=output)
+
+    def row_sum(self, tensor: str, width: int, output: str = "") -> str:
+        """Return the sum of each row: (N, width) -> (N, 1)."""
+        # Not by ReduceSum, whose order depends on the number of rows.
+        total = self.node("Gemm", tensor, np.ones((width, _WIDE)))
+        return self.part(total, 0, axis=1, output=output)
 
     def rows(self, tensor: str, width: int) -> str:
         """Return (C, N w) as (C N, w)."""
@@ -302,6 +407,24 @@ class _Graph:
         return total
 
     # From the row to the answers.
+
+    def begin(self, start: Start) -> None:
+        """Take a tensor as the straight line from the baseline to the row."""
+        change = self.node("Sub", start.tensor, start.base) if start.base.any() else start.tensor
+        base = start.base.astype(np.float64)
+        self.tensors[start.tensor] = _Tensor(len(base), base=base, change=change)
+
+    def at_baseline(self, starts: Iterable[Start], nodes: Iterable[Any]) -> Mapping[str, str]:
+        """Compute the model once more, at the baseline: the names of its tensors there (1, w).
+
+        They depend on no input, so that onnxruntime computes them when it loads the file.
+        """
+        known = {start.tensor: self._constant(start.base[np.newaxis]) for start in starts}
+        for node in nodes:
+            known[node.output[0]] = self.node(
+                node.op_type, *(known.get(name, name) for name in node.input), given=node.attribute
+            )
+        return known
 
     def forward(self, node: Any) -> None:
         """Compute what a node gives, along the path."""
@@ -560,6 +683,14 @@ class _Graph:
         result: _Gradient = self._total(terms) if terms else np.zeros(tensor.width)
         return result
 
+    def contribution(self, start: Start, output: str = "") -> str:
+        """Return the attributions of an input: (N, columns)."""
+        tensor = self.tensors[start.tensor]
+        summed = start.columns < tensor.width
+        mean = self.path_mean(tensor)
+        each = self.node("Mul", tensor.change, mean, output="" if summed else output)
+        return self.row_sum(each, tensor.width, output) if summed else each
+
     def _averaged(self, along: str, tensor: _Tensor) -> str:
         return self.rows(self.node("Gemm", self._weights, along), tensor.width)
 
@@ -577,6 +708,14 @@ def _values(tensor: Any) -> Floats:
     return values.reshape(tuple(tensor.dims))
 
 
+def _integers(tensor: Any) -> NDArray[np.int64]:
+    return (
+        np.frombuffer(tensor.raw_data, "<i8")
+        if tensor.HasField("raw_data")
+        else np.array(tensor.int64_data, np.int64)
+    )
+
+
 def _number(node: Any, name: str, default: float) -> float:
     return next((float(each.f) for each in node.attribute if each.name == name), default)
 
@@ -587,7 +726,7 @@ def _integer(node: Any, name: str, default: int) -> int:
 
 def _unknown(node: Any) -> NoGradientError:
     return NoGradientError(
-        f"node {node.name!r} ({node.op_type}) is not one whose gradient is known"
+        f"node {node.name!r} ({node.op_type}) is not one whose gradient is known; {_IMPORT}"
     )
 
 

@@ -111,8 +111,9 @@ class ColumnNames:
     missing: str | int | None = None
     """The category that a missing value counts as; None if it is unknown. It is sent as
     MISSING_TEXT or MISSING_INTEGER, unless that is a category itself."""
-    baseline: tuple[float, ...] = ()
-    """The row of an input from which explanations start; empty for the mean of its scaling."""
+    baseline: tuple[float, ...] | tuple[str | int] = ()
+    """The row of an input from which explanations start: numbers, or one category; empty for the
+    mean of its scaling, or what a missing category counts as."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are not empty, ready for JSON."""
@@ -142,6 +143,7 @@ class ColumnNames:
         numbers = {name: fields.get(name, []) for name in _NUMBERS}
         fill, categories = fields.get("fill", []), fields.get("categories", [])
         unknown, missing = fields.get("unknown", "refuse"), fields.get("missing")
+        baseline = fields.get("baseline", [])
         if (
             not all(_is_texts(value) for value in texts.values())
             or not isinstance(description, str)
@@ -152,6 +154,7 @@ class ColumnNames:
             or len({*categories}) != len(categories)
             or not _is_one_of(unknown, ("refuse", "zeros", *categories))
             or not _is_one_of(missing, (None, *categories))
+            or not _is_baseline(baseline, categories)
         ):
             raise TypeError("expected lists of texts, a text and lists of finite numbers")
         return cls(
@@ -165,11 +168,11 @@ class ColumnNames:
             categories=tuple(categories),
             unknown=unknown,
             missing=missing,
-            baseline=tuple(map(float, numbers["baseline"])),
+            baseline=tuple(baseline if categories else map(float, baseline)),
         )
 
 
-_NUMBERS = ("thresholds", "low", "high", "baseline")
+_NUMBERS = ("thresholds", "low", "high")
 
 
 def dump_columns(tensors: Mapping[str, ColumnNames]) -> str:
@@ -331,6 +334,16 @@ def _is_texts(value: object) -> bool:
 def _is_one_of(value: object, values: Sequence[object]) -> bool:
     # Not by ==, for which True is 1.
     return any(type(value) is type(each) and value == each for each in values)
+
+
+def _is_baseline(value: object, categories: Sequence[object]) -> bool:
+    if not categories:
+        return _is_numbers(value)
+    return (
+        isinstance(value, list)
+        and len(value) < 2
+        and all(_is_one_of(each, categories) for each in value)
+    )
 
 
 def _is_integers(value: object) -> bool:

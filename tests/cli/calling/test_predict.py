@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from support.command import Finished, Serving, run, run_here
 
-from forwardpass.client import Client
+from forwardpass.client import Client, load
+from forwardpass.models import publish
 from forwardpass.models.zoo import ZOO
+from forwardpass.models.zoo.penguins import FEATURES as MEASURED
+from forwardpass.server import Config, Server
 
 Predict = Callable[..., Finished]
 
@@ -62,6 +65,25 @@ def test_what_each_feature_contributes_comes_after_the_answers(predict: Predict)
     done = predict("adder", "--input", "rows.csv", "--explain", "total", files=rows)
     assert done.code == 1
     assert "y, sum" in done.error
+
+
+def test_a_category_contributes_as_one_column(tmp_path: Path) -> None:
+    file = publish(ZOO["penguins"].network(), tmp_path / "models").path
+    held_out = ZOO["penguins"].held_out()[:2]
+    header = [*MEASURED, "island", "sex"]
+    rows = np.hstack([held_out.x[name] for name in ("measurements", "island", "sex")])
+    with (tmp_path / "rows.csv").open("w", newline="") as table:
+        csv.writer(table).writerows([header, *rows.tolist()])
+    with Server(Config(models=tmp_path / "models", port=0)) as server:
+        target = f"127.0.0.1:{server.port}"
+        asked = ("--input", "rows.csv", "--explain", "species:Gentoo", "--target", target)
+        done = run_here("predict", "penguins", *asked, cwd=tmp_path, env={})
+    assert (done.code, done.stderr) == (0, "")
+    (found, _) = csv.DictReader(done.stdout.splitlines())
+    wanted = load(file).predict("penguins", held_out.x, explain="species:Gentoo").attributions
+    assert [*wanted] == header
+    for name, values in wanted.items():
+        assert float(found[f"explain.species.{name}"]) == pytest.approx(float(values[0]), rel=1e-6)
 
 
 def test_as_a_process_it_writes_nothing_but_the_answers(server: Serving, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from support.rest import Rest
 from support.rpc import Stub
 from support.wire import arrays, infer_request
 
-from forwardpass.models import Input, Network, publish, quantize, to_onnx
+from forwardpass.models import Categorical, Dense, Input, Network, publish, quantize, to_onnx
 from forwardpass.models.zoo import ZOO
+from forwardpass.models.zoo.penguins import FEATURES as MEASURED
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.explain import Target
 from forwardpass.server import Config, Server, Transport
@@ -24,6 +25,17 @@ from forwardpass.server.errors import NotExplainedError
 
 CANCER = ZOO["breast_cancer"].network()
 X = np.asarray(ZOO["breast_cancer"].held_out().x[:40], np.float32)
+PENGUINS = ZOO["penguins"].network()
+ROWS = dict(ZOO["penguins"].held_out()[:40].x)
+INTEGERS = Network.define(
+    [
+        Input(2, "x", ("a", "b"), mean=[1, 2]),
+        Input(2, "more"),
+        Categorical("year", [2020, 2021], unknown="zeros"),
+    ],
+    [Dense("hidden", 5, "relu"), Dense("y", 1, "sigmoid", reads=("hidden", "more", "year"))],
+    name="integers",
+)
 RELU = Network.chain(
     [30, 64, 32, 2],
     "relu",
@@ -39,7 +51,7 @@ def served(
     tmp_path_factory: pytest.TempPathFactory, transport: Transport
 ) -> Iterator[tuple[Server, Stub]]:
     root = tmp_path_factory.mktemp("explained")
-    for network in (CANCER, RELU):
+    for network in (CANCER, RELU, PENGUINS, INTEGERS):
         publish(network, root)
     publish(quantize(Network.chain([30, 8, 1], "relu", name="int8"), X), root)
     config = Config(models=root, port=0, http_port=0, transport=transport)
@@ -47,8 +59,15 @@ def served(
         yield server, stub
 
 
-def asked(model: str, x: NDArray[Any], explain: str, **more: int) -> pb.ModelInferRequest:
-    request = infer_request(model, {"x": x})
+def sent(rows: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    encoded = np.vectorize(str.encode, otypes=[object])
+    return {name: encoded(each) if each.dtype.kind in "OU" else each for name, each in rows.items()}
+
+
+def asked(
+    model: str, x: NDArray[Any] | Mapping[str, NDArray[Any]], explain: str, **more: int
+) -> pb.ModelInferRequest:
+    request = infer_request(model, sent(x) if isinstance(x, Mapping) else {"x": x})
     request.parameters["explain"].string_param = explain
     for name, value in more.items():
         request.parameters[name].int64_param = value
@@ -84,6 +103,107 @@ def test_rows_together_have_the_bits_of_single_ones(served: Any) -> None:
         whole = stub.infer(asked(model, X, explain)).raw_output_contents
         single = [stub.infer(asked(model, row[None], explain)).raw_output_contents for row in X]
         assert [b"".join(parts) for parts in zip(*single, strict=True)] == list(whole)
+
+
+def mixed(count: int) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(4)
+    return {
+        "x": rng.normal(size=(count, 2)).astype(np.float32),
+        "more": rng.normal(size=(count, 2)).astype(np.float32),
+        "year": rng.choice([2020, 2021, 1], (count, 1)),
+    }
+
+
+def test_several_inputs_and_categories_are_those_of_the_reference_in_any_batch(
+    served: Any,
+) -> None:
+    _, stub = served
+    gaps = ROWS["measurements"].copy()
+    gaps[::3, 1] = np.nan
+    for network, rows, explain, column in (
+        (PENGUINS, ROWS, "species:Gentoo", 2),
+        (PENGUINS, ROWS | {"measurements": gaps}, "species:0", 0),
+        (INTEGERS, mixed(40), "y", 0),
+    ):
+        output = explain.split(":")[0]
+        whole = stub.infer(asked(network.name, rows, explain))
+        answer = arrays(whole)
+        wanted = network.explain(rows, output, column)
+        plain = arrays(stub.infer(infer_request(network.name, sent(rows))))[output]
+        np.testing.assert_array_equal(answer[output], plain)
+        scale = np.ptp(plain[:, column])
+        off = np.abs(answer[f"explain.{output}"] - wanted.attributions).max()
+        assert off < 1e-5 * scale
+        error = answer[f"explain.{output}.error"]
+        np.testing.assert_allclose(error, wanted.error, atol=1e-5 * scale)
+        single = [
+            stub.infer(
+                asked(network.name, {name: each[k : k + 1] for name, each in rows.items()}, explain)
+            ).raw_output_contents
+            for k in range(40)
+        ]
+        together = [b"".join(parts) for parts in zip(*single, strict=True)]
+        assert together == list(whole.raw_output_contents)
+
+
+def test_a_category_without_an_answer_is_explained_by_nan_alone(served: Any) -> None:
+    _, stub = served
+    rows = {name: each[:3].copy() for name, each in ROWS.items()}
+    rows["island"] = np.array([["Dream"], ["Atlantis"], ["Dream"]])
+    answer = arrays(stub.infer(asked("penguins", rows, "species:Adelie")))
+    assert np.isnan(answer["explain.species.error"]).tolist() == [False, True, False]
+
+
+def test_named_features_are_explained_by_name(served: Any) -> None:
+    server, stub = served
+    place = "/v2/models/penguins:predict?explain=species%3AGentoo&explain_steps=32"
+    rows = [
+        dict(zip(MEASURED, ROWS["measurements"][k].tolist(), strict=True))
+        | {name: str(ROWS[name][k, 0]) for name in ("island", "sex")}
+        for k in range(3)
+    ]
+    some = {name: each[:3] for name, each in ROWS.items()}
+    wanted = arrays(stub.infer(asked("penguins", some, "species:Gentoo", explain_steps=32)))
+    with Rest(server.http_port) as rest:
+        answer = rest.post(place, rows).json["predictions"]
+        for k, found in enumerate(answer):
+            assert [*found] == ["species", "explain.species", "explain.species.error"]
+            values = found["explain.species"]["values"]
+            assert [*values] == [*MEASURED, "island", "sex"]
+            np.testing.assert_array_equal(
+                np.array([*values.values()], np.float32), wanted["explain.species"][k]
+            )
+            error = np.float32(found["explain.species.error"]["values"])
+            assert error == wanted["explain.species.error"][k]
+        assert [*rest.post("/v2/models/penguins:predict?other=1", rows[0]).json["predictions"][0]]
+        row = {"x": [1, 2], "more": [3, 4], "year": 2020}
+        (found,) = rest.post("/v2/models/integers:predict?explain=y", row).json["predictions"]
+        assert [*found["explain.y"]["values"]] == ["a", "b", "more[0]", "more[1]", "year"]
+        for query, text in (
+            ("explain=risk", "an output of the model"),
+            ("explain=", "an output of the model"),
+            ("explain=species:0&explain_steps=63", "16, 32, 64, 128, 256"),
+            ("explain=species:0&explain_steps=many", "16, 32, 64, 128, 256"),
+            ("explain_steps=16", "got alone"),
+        ):
+            refused = rest.post(f"/v2/models/penguins:predict?{query}", rows[0])
+            assert (refused.status, text in refused.error) == (400, True), refused.error
+
+
+def test_openapi_says_what_can_be_asked_for(served: Any) -> None:
+    server, _ = served
+    with Rest(server.http_port) as rest:
+        paths = rest.get("/openapi.json").json["paths"]
+    predict = paths["/v2/models/penguins:predict"]["post"]
+    infer = paths["/v2/models/penguins/infer"]["post"]["requestBody"]["content"]
+    parameters = infer["application/json"]["schema"]["properties"]["parameters"]["properties"]
+    assert [each["name"] for each in predict["parameters"]] == ["explain", "explain_steps"]
+    assert {each["name"]: each["schema"] for each in predict["parameters"]} == parameters
+    assert parameters["explain_steps"]["enum"] == [16, 32, 64, 128, 256]
+    assert "species" in parameters["explain"]["description"]
+    row = predict["requestBody"]["content"]["application/json"]["schema"]["oneOf"][0]
+    island = {"type": ["array", "string"], "x-categories": ["Biscoe", "Dream", "Torgersen"]}
+    assert row["properties"]["island"] == island
 
 
 def test_steps_and_outputs_can_be_chosen(served: Any) -> None:
@@ -126,7 +246,12 @@ def test_rest_has_the_same_answer(served: Any) -> None:
             "INVALID_ARGUMENT",
             r"one of 16, 32, 64, 128, 256 as an integer, got 63",
         ),
-        ("int8", {"explain": "y"}, "UNIMPLEMENTED", r"DequantizeLinear"),
+        (
+            "int8",
+            {"explain": "y"},
+            "UNIMPLEMENTED",
+            r"DequantizeLinear.*explain the float32 file that it was made from",
+        ),
     ],
 )
 def test_what_cannot_be_explained_is_refused(

@@ -25,6 +25,7 @@ from forwardpass.client.prediction import Prediction
 from forwardpass.proto.datatypes import DATATYPES
 from forwardpass.proto.explain import PARAMETER as PARAMETER_EXPLAIN
 from forwardpass.proto.explain import STEPS_PARAMETER, read_target
+from forwardpass.proto.explain import feature_names as explained_features
 from forwardpass.proto.explain import names as explain_names
 from forwardpass.proto.inference_pb2 import ModelInferRequest, ModelInferResponse
 from forwardpass.proto.spec import TensorError, TensorSpec, check_name, check_shape, quote
@@ -253,7 +254,7 @@ class ModelCodec:
         )
 
     def _feature_names(self) -> tuple[str, ...]:
-        return next(iter(self._features.values()), ())
+        return explained_features(self.spec.inputs, self._features)
 
     def _check_explained(self, explain: str, steps: int | None) -> str:
         if not explain:

@@ -286,7 +286,10 @@ def _numbers(array: NDArray[np.float32] | None) -> tuple[float, ...]:
 def _columns(source: "Input | Categorical") -> metadata.ColumnNames:
     if isinstance(source, Categorical):
         return metadata.ColumnNames(
-            categories=source.categories, unknown=source.unknown, missing=source.missing
+            categories=source.categories,
+            unknown=source.unknown,
+            missing=source.missing,
+            baseline=() if source.baseline is None else (source.baseline,),
         )
     return metadata.ColumnNames(
         labels=source.features,

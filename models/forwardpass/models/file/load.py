@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -105,8 +105,13 @@ def _inputs(
         if isinstance(read[0], CategoryDraft):
             draft = read[0]
             names[draft] = name
-            values = draft.values
-            inputs.append(Categorical(name, draft.categories, draft.unknown, draft.missing, values))
+            about = columns.get(name, metadata.ColumnNames())
+            baseline: Any = next(iter(about.baseline), None)
+            inputs.append(
+                Categorical(
+                    name, draft.categories, draft.unknown, draft.missing, draft.values, baseline
+                )
+            )
             continue
         forms = [each for each in read if isinstance(each, ScalingDraft)]
         source, scaled = _input(name, forms, columns.get(name, metadata.ColumnNames()))

@@ -9,14 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from forwardpass.proto import metadata
 from forwardpass.proto.explain import Target
-from forwardpass.proto.gradients import NoGradientError, baseline_of, explained, input_of
+from forwardpass.proto.gradients import NoGradientError, explained
 from forwardpass.proto.metadata import MetadataError
 from forwardpass.server.engine.model import Findings, Model
-from forwardpass.server.engine.session import SessionError
 from forwardpass.server.errors import ModelFailedError, NotExplainedError, UnsupportedError
 from forwardpass.server.guard.errors import GuardError
 from forwardpass.server.guard.files import ModelBytes, check_fits, read_model, to_load
@@ -56,7 +53,10 @@ def make_explanation(model: Model, target: Target, steps: int) -> Model:
 
 def _make(model: Model, target: Target, steps: int) -> Model:
     if model.reshapes_inputs or model.reshapes_outputs:
-        raise _unsupported(model, "its operator gives its tensors other shapes")
+        raise _unsupported(
+            model,
+            "its operator gives its tensors other shapes; serve it under another name without them",
+        )
     fails: Callable[[str], NotExplainedError] = partial(NotExplainedError, model.name)
     try:
         need = _COPIES * model.constant_bytes
@@ -66,10 +66,7 @@ def _make(model: Model, target: Target, steps: int) -> Model:
             if digest != model.properties[metadata.CONTENT]:
                 raise fails("its file is not the one that was loaded; have it loaded again")
             file = ModelProto.FromString(bytes(content.view))
-        base = baseline_of(file)[np.newaxis]
-        (answer,) = model.session.run({input_of(file.graph): base}, [target.output])
-        start = float(answer[0, target.column])
-        graph = explained(file, target, steps, start, max_row_bytes=model.max_run_bytes)
+        graph = explained(file, target, steps, max_row_bytes=model.max_run_bytes)
         with ModelBytes() as written:
             written.write(graph.SerializeToString(deterministic=True))
             made = Model(
@@ -88,7 +85,7 @@ def _make(model: Model, target: Target, steps: int) -> Model:
             )
     except (NoGradientError, MetadataError) as error:
         raise _unsupported(model, str(error)) from error
-    except (GuardError, ModelFailedError, SessionError) as error:
+    except (GuardError, ModelFailedError) as error:
         raise fails(str(error)) from error
     made.explains = target
     # A call's conditions are about the model that callers know.
@@ -104,7 +101,4 @@ def _measured(model: Model, steps: int) -> Findings | None:
 
 
 def _unsupported(model: Model, why: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"model {model.name!r} cannot be explained: {why}; expected a network of dense layers "
-        "with one float32 input, as forwardpass.models exports"
-    )
+    return UnsupportedError(f"model {model.name!r} cannot be explained: {why}")

@@ -186,6 +186,7 @@ def test_a_run_is_explained_with_the_numbers_of_infer(client: Rest) -> None:
     answer = asked("worst:2").json
     wanted = network.explain(x, "worst", 2)
     explanation = answer["explanation"]
+    assert explanation["features"] == list(network.input.features)
     np.testing.assert_allclose(explanation["attributions"], wanted.attributions, atol=1e-4)
     np.testing.assert_allclose(explanation["error"], wanted.error, atol=1e-4)
     assert list(answer["outputs"]) == [output.name for output in network.outputs]

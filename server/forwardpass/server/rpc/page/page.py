@@ -39,7 +39,7 @@ from forwardpass.server.rpc.rest.decimals import Number, TextNeededError
 from forwardpass.server.rpc.rest.infer_replies import dumps
 from forwardpass.server.rpc.rest.infer_requests import InferRequests
 from forwardpass.server.rpc.rest.infer_requests import load_json as load_body
-from forwardpass.server.rpc.rest.predictions import once, verdicts
+from forwardpass.server.rpc.rest.predictions import explained_features, once, verdicts
 from forwardpass.server.rpc.scan import Most, scan
 from forwardpass.server.rpc.service import Service
 
@@ -195,7 +195,8 @@ def _explanation(model: Model, answers: dict[str, NDArray[Any]]) -> dict[str, An
     if model.explains is None:
         return {}
     attributions, error = (listed(answers.pop(name)) for name in names(model.explains.output))
-    return {"explanation": {"attributions": attributions, "error": error}}
+    features = explained_features(model)
+    return {"explanation": {"features": features, "attributions": attributions, "error": error}}
 
 
 def _answer(what: str, caller: Caller, make: Callable[[], str]) -> bytes:

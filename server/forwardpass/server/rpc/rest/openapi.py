@@ -4,6 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote as percent
 
+from forwardpass.proto.explain import (
+    DEFAULT_STEPS,
+    PARAMETER,
+    STEPS,
+    STEPS_PARAMETER,
+    is_explained,
+)
 from forwardpass.proto.metadata import ColumnNames, MetadataError
 from forwardpass.proto.spec import TensorSpec
 from forwardpass.proto.version import __version__
@@ -64,9 +71,12 @@ def describe(name: str, models: Iterable[Model]) -> dict[str, Any]:
             model_version=_TEXT,
             predictions={"type": "array", "items": {"type": "object"}},
         )
-        paths[f"{place}:predict"] = {
-            "post": _operation(f"Predict by {model.name}, of named features", shown, rows)
-        }
+        predict = _operation(f"Predict by {model.name}, of named features", shown, rows)
+        if asked := _explained(model):
+            predict["parameters"] = [
+                {"name": name, "in": "query", "schema": schema} for name, schema in asked.items()
+            ]
+        paths[f"{place}:predict"] = {"post": predict}
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": __version__},
@@ -130,10 +140,25 @@ def _infer_request(model: Model) -> dict[str, Any]:
             "id": _TEXT,
             "inputs": listed,
             "outputs": {"type": "array", "items": asked},
-            "parameters": {"type": "object"},
+            "parameters": {"type": "object", "properties": _explained(model)},
         },
         "required": ["inputs"],
     }
+
+
+def _explained(model: Model) -> dict[str, Any]:
+    """Return the schemas of the parameters that ask for an explanation; none without numbers."""
+    outputs = [name for name, spec in model.outputs.items() if is_explained(spec)]
+    if not outputs:
+        return {}
+    # A text, not a choice: an output may have thousands of columns, which labels name as well.
+    what = {
+        "type": "string",
+        "description": "OUTPUT or OUTPUT:COLUMN, an index or a label, of "
+        f"{', '.join(outputs)}: what each feature contributes to that column is answered, too",
+    }
+    steps = {"enum": [*STEPS], "default": DEFAULT_STEPS, "description": "gradients for each row"}
+    return {PARAMETER: what, STEPS_PARAMETER: steps}
 
 
 def _shape(spec: TensorSpec) -> dict[str, Any]:
@@ -174,11 +199,20 @@ def _row(model: Model) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for name, names in features(model).items():
         if not names.labels:
-            properties[name] = {"type": ["array", "number"]}
+            properties[name] = _whole(names)
             continue
         for column, label in enumerate(names.labels):
             properties[label] = _feature(names, column)
     return _object(**properties) | {"additionalProperties": False}
+
+
+def _whole(names: ColumnNames) -> dict[str, Any]:
+    """Return the schema of an input without names of columns: a list, or its only element."""
+    if not names.categories:
+        return {"type": ["array", "number"]}
+    kind = "string" if isinstance(names.categories[0], str) else "integer"
+    # As with numbers, what the file knows is said: whether it takes others is its own affair.
+    return {"type": ["array", kind], "x-categories": list(names.categories)}
 
 
 def _feature(names: ColumnNames, column: int) -> dict[str, Any]:

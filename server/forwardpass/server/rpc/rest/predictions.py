@@ -4,6 +4,7 @@ Our addition to the protocol: `POST /v2/models/NAME:predict`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from forwardpass.proto import inference_pb2 as pb
 from forwardpass.proto.categories import check_known, read_categories
 from forwardpass.proto.datatypes import DATATYPES
+from forwardpass.proto.explain import feature_names
 from forwardpass.proto.metadata import INPUTS, ColumnNames, load_columns
 from forwardpass.proto.spec import TensorError, TensorSpec, meant, quote
 from forwardpass.proto.tensors import decode_raw
@@ -74,8 +76,15 @@ class Predicted(NamedTuple):
                     f"expected outputs with {self.rows} rows, got {quote(output.name)} of shape "
                     f"{list(array.shape)}; send it to infer",
                 )
-            names = self.model.columns.get(output.name, ColumnNames())
-            columns[output.name] = _shown(output.name, array, names)
+            if output.name in self.model.outputs:
+                names = self.model.columns.get(output.name, ColumnNames())
+                columns[output.name] = _shown(output.name, array, names)
+            else:
+                # Of an explanation: a contribution of each feature, or the error.
+                named = explained_features(self.model) if array.ndim == _ROWS else ()
+                columns[output.name] = [
+                    {"values": _by_name(named, row) if named else row} for row in _json(array)
+                ]
         rows = [
             dict(zip(columns, each, strict=True)) for each in zip(*columns.values(), strict=True)
         ]
@@ -88,22 +97,31 @@ class Predicted(NamedTuple):
 
 
 def read_predict(
-    model: Model, body: bytes | memoryview, requests: InferRequests
+    model: Model,
+    body: bytes | memoryview,
+    requests: InferRequests,
+    parameters: Mapping[str, str | int],
 ) -> tuple[bytes | memoryview, Predicted]:
     """Return a serialized ModelInferRequest for one object of named features, or a list of them.
+
+    parameters: Those of the request.
 
     Raises InvalidRequestError, InvalidTensorError, JsonTooLargeError.
     """
     if len(body) > MAX_BYTES:
         raise JsonTooLargeError(len(body), MAX_BYTES)
     try:
-        return _read(model, load_json(body, once), requests, body)
+        return _read(model, load_json(body, once), requests, parameters, body)
     except TextNeededError:
-        return _read(model, load_json(body, once, Number), requests, None)
+        return _read(model, load_json(body, once, Number), requests, parameters, None)
 
 
 def _read(
-    model: Model, sent: Any, requests: InferRequests, text: bytes | memoryview | None
+    model: Model,
+    sent: Any,
+    requests: InferRequests,
+    parameters: Mapping[str, str | int],
+    text: bytes | memoryview | None,
 ) -> tuple[bytes | memoryview, Predicted]:
     """Return what `read_predict` does; text: See `InferRequests.write`."""
     rows = sent if type(sent) is list else [sent]
@@ -131,7 +149,8 @@ def _read(
         }
         for name, spec in model.inputs.items()
     ]
-    message, _ = requests.write(model.name, str(model.version), {"inputs": inputs}, text=text)
+    request: dict[str, Any] = {"inputs": inputs, "parameters": dict(parameters)}
+    message, _ = requests.write(model.name, str(model.version), request, text=text)
     return message, Predicted(model, len(rows))
 
 
@@ -146,7 +165,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def features(model: Model) -> dict[str, ColumnNames]:
-    """Return the names of each input's columns; none where they are not known.
+    """Return what is known of each input's columns; no labels where they do not name them.
 
     Raises InvalidRequestError for a model that has inputs without rows.
     """
@@ -161,9 +180,14 @@ def features(model: Model) -> dict[str, ColumnNames]:
             )
         names = columns.get(name, ColumnNames())
         fits = len(spec.shape) == _ROWS and len(set(names.labels)) == spec.shape[1]
-        one = bool(names.categories) and not names.labels and spec.shape[1:] == (1,)
-        found[name] = names if fits or one else ColumnNames()
+        found[name] = names if fits else replace(names, labels=())
     return found
+
+
+def explained_features(model: Model) -> tuple[str, ...]:
+    """Return the names of the columns of attributions; empty if they have none."""
+    labels = {name: names.labels for name, names in features(model).items() if names.labels}
+    return feature_names(model.inputs.values(), labels)
 
 
 def _row(

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from google.protobuf.message import Message
 
 from forwardpass.proto import inference_pb2 as pb
+from forwardpass.proto.explain import PARAMETER, STEPS_PARAMETER
 from forwardpass.proto.pickling import PicklableError
 from forwardpass.proto.spec import quote
 from forwardpass.server.errors import InvalidRequestError
@@ -21,6 +22,7 @@ OPENAPI = "OpenApi"
 PAGE_FILE, PAGE_OVERVIEW, PAGE_MODEL, PAGE_RUN = "PageFile", "PageOverview", "PageModel", "PageRun"
 """Nor are these: the server's page."""
 _PREDICT = ":predict"
+_MAX_DIGITS = 10
 _PATH_CHARS = 200
 """Characters of a path that an error quotes."""
 
@@ -77,6 +79,8 @@ class Route(NamedTuple):
     """Makes the answer of the RPC's reply."""
     predicts: bool = False
     """Whether it takes named features, and answers with labels."""
+    parameters: Mapping[str, str | int] = {}
+    """Parameters of the request to the model that are in the target's query."""
     changes: bool = False
     """Whether it changes the server: nothing else of the connection is answered meanwhile."""
     json_alone: bool = False
@@ -103,7 +107,22 @@ def find_route(method: bytes, target: bytes) -> Route:
             f"method: expected {' or '.join(allow)} at this path, got {asked}",
             allow,
         )
-    return route
+    return route._replace(parameters=_parameters(target)) if route.predicts else route
+
+
+def _parameters(target: bytes) -> dict[str, str | int]:
+    """Return what a query asks to be explained, and by how many steps; the rest is ignored."""
+    query = target.partition(b"#")[0].partition(b"?")[2].decode("latin-1")
+    asked: dict[str, str | int] = {
+        name: value
+        for name, value in parse_qsl(query, keep_blank_values=True)
+        if name in (PARAMETER, STEPS_PARAMETER)
+    }
+    steps = str(asked.get(STEPS_PARAMETER, ""))
+    # Anything else is refused with the text that gRPC has.
+    if steps.isdecimal() and len(steps) < _MAX_DIGITS:
+        asked[STEPS_PARAMETER] = int(steps)
+    return asked
 
 
 def authority(target: bytes) -> bytes | None:

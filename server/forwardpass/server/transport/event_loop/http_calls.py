@@ -326,7 +326,7 @@ class HttpCall:
             # Why, ModelInfer says.
             request = pb.ModelInferRequest(model_name=route.model, model_version=route.version)
             return request.SerializeToString(), Wanted()
-        return read_predict(model, body, self.wire.requests)
+        return read_predict(model, body, self.wire.requests, route.parameters)
 
     def _submit(self, read: Any) -> None:
         """Queue the call, or end it for what was wrong with the body."""

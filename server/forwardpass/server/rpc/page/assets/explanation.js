@@ -33,15 +33,17 @@ export class Explanation {
     return this.choice.value;
   }
 
-  // Networks of layers with one input of numbers; the server says so of others, too.
+  // Rows of numbers and categories; of other models the server says that it cannot.
   possible() {
-    const { inputs } = this.description;
-    return inputs.length === 1 && inputs[0].datatype === "FP32" && inputs[0].shape.length === 2;
+    return this.description.inputs.every(
+      ({ datatype, shape }) =>
+        shape.length === 2 && (datatype === "FP32" || (shape[1] === 1 && (datatype === "BYTES" || datatype === "INT64")))
+    );
   }
 
   show(explanation) {
     const [values] = explanation?.attributions ?? [[]];
-    const names = this.description.inputs[0]?.labels ?? [];
+    const names = explanation?.features ?? [];
     const largest = Math.max(...values.map((value) => Math.abs(Number(value)))) || 1;
     const shown = values
       .map((value, column) => ({ value, name: names[column] ?? `feature ${column + 1}` }))
