@@ -1,4 +1,4 @@
-"""Predict with an unmodified tritonclient, with our client imported in the same process.
+"""Predict with an unmodified tritonclient, with our client, if it is there, in the same process.
 
 Usage: triton_predict.py TARGET MODEL INPUT.npz ANSWERS.npz
 """
@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton
 
-# Beside it, in one process: two definitions of inference.ModelInferRequest, and no conflict.
-from forwardpass.client import Client
+try:
+    # Beside it, in one process: two definitions of inference.ModelInferRequest, and no conflict.
+    from forwardpass.client import Client
+except ModuleNotFoundError:
+    Client = None
 
 target, model, inputs, answers = sys.argv[1:]
 x = np.load(inputs)["x"]
@@ -33,8 +36,8 @@ except triton.InferenceServerException as error:
     if "NOT_FOUND" not in error.status():
         raise
 
-with Client(target) as ours:
-    prediction = ours.predict(model, x)
 arrays: dict[str, Any] = {f"triton/{name}": array for name, array in theirs.items()}
-arrays |= {f"ours/{name}": array for name, array in prediction.items()}
+if Client is not None:
+    with Client(target) as ours:
+        arrays |= {f"ours/{name}": array for name, array in ours.predict(model, x).items()}
 np.savez(answers, **arrays)
