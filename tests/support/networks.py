@@ -8,9 +8,11 @@ from forwardpass.models import (
     ACTIVATIONS,
     AnyActivation,
     Elu,
+    GroupedSoftmax,
     HardSigmoid,
     Input,
     Layer,
+    LayerNorm,
     LeakyRelu,
     Network,
     Output,
@@ -34,7 +36,13 @@ def functions(rng: np.random.Generator, units: int, *, hidden: bool) -> list[Any
     named = [f.name for f in ACTIVATIONS.values() if not (hidden and f.outputs_only)]
     slope, *slopes = rng.standard_normal(1 + units)
     alpha = abs(slope) + 0.1
-    return [*named, LeakyRelu(slope), Elu(alpha), HardSigmoid(alpha), PRelu(slopes)]
+    ends = [0, *sorted(rng.choice(range(1, units), (units - 1) // 2, replace=False)), units]
+    groups = GroupedSoftmax(np.diff(ends))
+    given = [LeakyRelu(slope), Elu(alpha), HardSigmoid(alpha), PRelu(slopes), groups]
+    if units > 1:
+        then = [*named, *given][rng.integers(len(named) + len(given))]
+        given.append(LayerNorm(slopes if slope > 0 else (), rng.standard_normal(units), then=then))
+    return [*named, *given]
 
 
 @st.composite

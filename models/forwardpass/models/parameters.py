@@ -5,14 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.models.activations import (
-    AnyActivation,
-    Elu,
-    HardSigmoid,
-    LeakyRelu,
-    PRelu,
-    activation_of,
-)
+from forwardpass.models.activations import AnyActivation, WithParameter, activation_of, last_of
 from forwardpass.models.arrays import parameter
 from forwardpass.models.categorical import Categorical
 from forwardpass.models.connections import check_connections
@@ -100,7 +93,7 @@ def chain_layers(
 def _for_each(
     activation: AnyActivation | Sequence[AnyActivation], hidden: int
 ) -> list[AnyActivation]:
-    if isinstance(activation, str | LeakyRelu | Elu | HardSigmoid | PRelu):
+    if isinstance(activation, str | WithParameter):
         return [activation] * hidden
     return list(activation)
 
@@ -119,7 +112,7 @@ def _drawn(dense: Dense, fan_in: int, rng: np.random.Generator) -> NDArray[np.fl
             got="neither",
             fix="give units, as in Dense('hidden', 16)",
         )
-    name = activation_of(dense.activation).name
+    name = activation_of(last_of(dense.activation)).name
     init = DEFAULT_INITIALIZER[name] if dense.init is None else dense.init
     return INITIALIZERS[init].draw((dense.units, fan_in), rng)
 
