@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from forwardpass.models.checks import checked_count, checked_numbers
 from forwardpass.models.errors import NetworkError
-from forwardpass.models.normalization import normalized
+from forwardpass.models.normalization import BatchNorm, normalized
 
 Function: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -269,6 +269,14 @@ def check_activation(subject: str, activation: object) -> None:
     """Raise NetworkError unless a value is an AnyActivation."""
     if is_activation(activation):
         return
+    if isinstance(activation, BatchNorm):
+        raise NetworkError(
+            subject,
+            expected="batch normalization folded into weights",
+            got="a BatchNorm",
+            fix="give it to a Dense of Network.define, which folds it into the layer; one after an "
+            "activation, to Dense(NAME, activation=BatchNorm(...), W=np.eye(UNITS))",
+        )
     raise NetworkError(
         subject,
         expected=f"activation to be one of {', '.join(ACTIVATIONS)}",

@@ -1,4 +1,6 @@
-"""Layer normalization of rows: in float64, its derivative, and the error of float32.
+"""Normalizations: of batches, folded into weights, and of layers, row by row.
+
+The second in float64, its derivative, and the error of float32, as follows.
 
 x_i = d_i / s, where d = z - mean(z) and s = sqrt(mean(d^2) + epsilon), over the values of a row.
 
@@ -22,11 +24,73 @@ that is far from zero.
 """
 
 import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from forwardpass.models.errors import NetworkError
+
+if TYPE_CHECKING:
+    from forwardpass.models.activations import AnyActivation
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """Batch normalization of a layer's sums as it is after training, then a function.
+
+    a = f(scale (z - mean) / sqrt(variance + epsilon) + bias), with the mean and the variance that
+    training kept, never those of the rows of a call: an answer would depend on the other rows.
+    `Network.define` folds it into W and b, in float64, and rounds once. Each number is one for all
+    units, or (units,).
+    """
+
+    mean: ArrayLike
+    variance: ArrayLike
+    scale: ArrayLike = 1.0
+    bias: ArrayLike = 0.0
+    epsilon: float = 1e-5
+    """1e-5 in PyTorch, ONNX and Flax, 1e-3 in Keras."""
+    then: "AnyActivation" = "identity"
+    """The function f."""
+
+    def folded(self, subject: str, W: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+        """Return the W and b of a layer whose sums are the normalized ones.
+
+        Raises NetworkError, which names subject, unless the statistics are numbers that fit the
+        units and whose variance plus epsilon is above zero.
+        """
+        weights, biases = np.asarray(W, np.float64), np.asarray(b, np.float64)
+        mean, variance, scale, bias = (
+            _one_each(subject, what, getattr(self, what), len(weights))
+            for what in ("mean", "variance", "scale", "bias")
+        )
+        if not (variance + self.epsilon > 0).all():
+            raise NetworkError(
+                subject,
+                expected="variance plus epsilon above zero, for batch_norm",
+                got=f"{(variance + self.epsilon).min():g}",
+                fix="give the running variance that training kept",
+            )
+        factor = scale / np.sqrt(variance + self.epsilon)
+        return weights * factor[:, np.newaxis], (biases - mean) * factor + bias
+
+
+def _one_each(subject: str, what: str, values: ArrayLike, units: int) -> Array:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf" or array.shape not in ((), (units,)):
+        raise NetworkError(
+            subject,
+            expected=f"a {what} of batch_norm for each of {units} units, or one for all",
+            got=f"{array.dtype} of shape {array.shape}",
+            fix="give the running statistics that training kept"
+            if what in ("mean", "variance")
+            else "leave it out if there is none",
+        )
+    return np.broadcast_to(array.astype(np.float64), (units,))
 
 
 def normalized(z: Array, epsilon: float) -> Array:

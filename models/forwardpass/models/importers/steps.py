@@ -147,9 +147,9 @@ def layer_norm(
 
     Raises UnsupportedSourceError, which names part, for parameters that no Network has.
     """
-    given = [() if each is None else each.reshape(-1).tolist() for each in (scale, bias)]
+    scales, biases = (() if each is None else each.reshape(-1).tolist() for each in (scale, bias))
     try:
-        return Activate(LayerNorm(*given, epsilon))
+        return Activate(LayerNorm(scales, biases, epsilon))
     except NetworkError as error:
         why = f"{error.subject} whose parameter is {error.got}"
         raise UnsupportedSourceError(part, why, f"expected {error.expected}") from error
