@@ -154,7 +154,7 @@ def test_a_label_applies_above_one_half_of_its_group() -> None:
     )
     assert network.outputs[0].thresholds == (0.5,) * 4
     assert load(to_onnx(network)) == network
-    with pytest.raises(NetworkError, match="4 columns of softmax 2\\+2"):
+    with pytest.raises(NetworkError, match="4 softmax 2\\+2 columns"):
         conformal(network, RNG.normal(size=(30, 2)), RNG.normal(size=(30, 4)), alpha=0.1)
 
 

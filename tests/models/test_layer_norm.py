@@ -87,7 +87,7 @@ def rows_of(kind: str, width: int, rng: np.random.Generator) -> NDArray[np.float
         "nearly constant": 1 + noise * 1e-6,
         "one outlier": noise * 1e-3 + 1e5 * (np.arange(width) == 0),
     }
-    return made[kind].astype(np.float32)
+    return np.asarray(made[kind], np.float32)
 
 
 KINDS = ("ordinary", "tiny", "far", "wide", "constant", "nearly constant", "one outlier")
@@ -185,6 +185,7 @@ def test_files_of_others_become_one_layer_where_they_can() -> None:
     np.testing.assert_allclose(both(x)["y"], np.maximum(both(x)["n"], 0))
 
 
+GIVEN: dict[str, dict[str, Any]] = {"Gemm": {"transB": 1}}
 BARE = [("LayerNormalization", ["x", "s"], ["n"]), ("Relu", ["n"], ["y"])]
 
 
@@ -205,8 +206,8 @@ def test_what_is_between_is_no_tensor_of_a_network(
             helper.make_node("Gemm", ["x", "W", "b"], ["z"], transB=1),
             helper.make_node("LayerNormalization", ["z", "s", "b"], ["n"]),
             *(
-                helper.make_node(operator, *names, **({"transB": 1} if operator == "Gemm" else {}))
-                for operator, *names in nodes
+                helper.make_node(operator, reads, gives, **GIVEN.get(operator, {}))
+                for operator, reads, gives in nodes
             ),
         ],
         outputs,

@@ -131,7 +131,7 @@ def _has_classes(network: Network, output: Output) -> bool:
         raise NetworkError(
             f"output {output.name!r}",
             expected="one column, or classes of which one is true (softmax)",
-            got=f"{layer.units} columns of {layer.activation}",
+            got=f"{layer.units} {layer.activation} columns",
             fix="bound each by a network that has it alone",
         )
     return sigmoid or is_classes(network, output)
