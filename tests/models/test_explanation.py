@@ -14,6 +14,7 @@ from forwardpass.models import (
     Categorical,
     Dense,
     Elu,
+    GroupedSoftmax,
     HardSigmoid,
     Input,
     LeakyRelu,
@@ -38,12 +39,13 @@ from forwardpass.proto.gradients import NoGradientError, explained, starts_of
 from forwardpass.proto.runtime import open_session, session_options
 
 RNG = np.random.default_rng(3)
-OVER_ROWS = ("softmax", "log_softmax")
+OVER_ROWS = ("softmax", "log_softmax", GroupedSoftmax([1, 2]))
 GIVEN: list[AnyActivation] = [
     LeakyRelu(-0.3),
     PRelu([0.5, -0.2, 0.1]),
     Elu(0.7),
     HardSigmoid(0.3),
+    GroupedSoftmax([1, 2]),
 ]
 FUNCTIONS: list[Any] = [*ACTIVATIONS, *GIVEN]
 SCALED = Input(4, mean=RNG.normal(size=4), scale=RNG.uniform(0.5, 2, 4))

@@ -8,15 +8,17 @@ from forwardpass.models import (
     ACTIVATIONS,
     AnyActivation,
     Elu,
+    GroupedSoftmax,
     HardSigmoid,
     Input,
     Layer,
+    LayerNorm,
     LeakyRelu,
     Network,
     Output,
     PRelu,
 )
-from forwardpass.models.activations import activation_of
+from forwardpass.models.activations import activation_of, is_name
 
 # Mostly small, so that many are tried.
 WIDTHS = st.one_of(*[st.integers(1, 6)] * 5, st.integers(1, 40), st.sampled_from([100, 512]))
@@ -31,10 +33,19 @@ def values(rng: np.random.Generator, shape: tuple[int, ...], exponent: int) -> N
 
 def functions(rng: np.random.Generator, units: int, *, hidden: bool) -> list[AnyActivation]:
     """Every activation that a layer of so many units may have, with a parameter too."""
-    named = [f.name for f in ACTIVATIONS.values() if not (hidden and f.outputs_only)]
+    named: list[AnyActivation] = [
+        name for name, f in ACTIVATIONS.items() if is_name(name) and not (hidden and f.outputs_only)
+    ]
     slope, *slopes = rng.standard_normal(1 + units)
     alpha = abs(slope) + 0.1
-    return [*named, LeakyRelu(slope), Elu(alpha), HardSigmoid(alpha), PRelu(slopes)]
+    ends = [0, *sorted(rng.choice(range(1, units), (units - 1) // 2, replace=False)), units]
+    groups = GroupedSoftmax(np.diff(ends))
+    given: list[AnyActivation]
+    given = [LeakyRelu(slope), Elu(alpha), HardSigmoid(alpha), PRelu(slopes), groups]
+    if units > 1:
+        then = [*named, *given][rng.integers(len(named) + len(given))]
+        given.append(LayerNorm(slopes if slope > 0 else (), rng.standard_normal(units), then=then))
+    return [*named, *given]
 
 
 @st.composite

@@ -10,7 +10,9 @@ from forwardpass.models.activations import (
     ActivationName,
     AnyActivation,
     Elu,
+    GroupedSoftmax,
     HardSigmoid,
+    LayerNorm,
     LeakyRelu,
     PRelu,
 )
@@ -48,6 +50,7 @@ from forwardpass.models.initializers import INITIALIZERS, Initializer
 from forwardpass.models.layers import Dense, Layer
 from forwardpass.models.merge import merge
 from forwardpass.models.network import Network
+from forwardpass.models.normalization import BatchNorm
 from forwardpass.models.ports import Input, Output
 from forwardpass.models.rounding import rounding_bound
 from forwardpass.models.scaling import Scaling
@@ -58,6 +61,7 @@ __all__ = [
     "Activation",
     "ActivationName",
     "AnyActivation",
+    "BatchNorm",
     "Calibration",
     "Categorical",
     "Coverage",
@@ -65,11 +69,13 @@ __all__ = [
     "Elu",
     "Explanation",
     "ExportProofError",
+    "GroupedSoftmax",
     "HardSigmoid",
     "Initializer",
     "Input",
     "Int8LossError",
     "Layer",
+    "LayerNorm",
     "LeakyRelu",
     "MissingLibraryError",
     "ModelExistsError",

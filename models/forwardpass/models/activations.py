@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, get_args
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.models.checks import checked_numbers
+from forwardpass.models.checks import checked_count, checked_numbers
 from forwardpass.models.errors import NetworkError
+from forwardpass.models.normalization import BatchNorm, normalized
 
 Function: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -38,6 +39,9 @@ ActivationName: TypeAlias = Literal[
 ]
 """The names of the activation functions; those with a parameter have its default by name."""
 
+FunctionName: TypeAlias = ActivationName | Literal["grouped_softmax", "layer_norm"]
+"""The names of all functions, also of those that there are only with a parameter."""
+
 UNIT_ROUNDOFF = 2.0**-24
 """Maximum relative error of rounding to the nearest float32."""
 
@@ -52,10 +56,10 @@ _IMPLEMENTATION_ERROR = 8 * UNIT_ROUNDOFF
 class Activation:
     """One activation function f."""
 
-    name: ActivationName
+    name: FunctionName
     function: Function
     """Rows of z to rows of a, float64; elementwise except softmax and log_softmax, which are over
-    a row."""
+    a row, and grouped_softmax and layer_norm."""
     operator: str | None
     """The ONNX operator, of whatever opset; None for the identity, which needs no node."""
     lipschitz: float
@@ -146,7 +150,105 @@ class PRelu:
         return "prelu"
 
 
-AnyActivation: TypeAlias = ActivationName | LeakyRelu | Elu | HardSigmoid | PRelu
+@dataclass(frozen=True)
+class GroupedSoftmax:
+    """A softmax over each of several groups of neighboring units.
+
+    For several questions of which each has one answer. Raises NetworkError, here or by the layer,
+    unless each group has a unit and together they are all units of the layer.
+    """
+
+    groups: tuple[int, ...]
+    """The number of units of each group."""
+
+    if TYPE_CHECKING:  # What the constructor takes is wider than what the field has then.
+
+        def __init__(self, groups: Iterable[int]) -> None: ...
+
+    def __post_init__(self) -> None:
+        groups = tuple(checked_count("grouped softmax", "group", each) for each in self.groups)
+        object.__setattr__(self, "groups", groups)
+
+    def __str__(self) -> str:
+        return f"softmax {'+'.join(map(str, self.groups))}"
+
+    def split(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Return the columns of each group."""
+        return np.split(values, np.cumsum(self.groups)[:-1], axis=-1)
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Layer normalization of a row's sums, then a function of the result.
+
+    a = f(scale (z - mean(z)) / sqrt(variance(z) + epsilon) + bias), over the units of the layer.
+    Raises NetworkError, here or by the layer, unless there are two units, a number for each or
+    none, and another function than this one. Source: Ba, Kiros and Hinton, arXiv:1607.06450.
+    """
+
+    scale: tuple[float, ...] = ()
+    """One for each unit, rounded to float32; none stands for ones."""
+    bias: tuple[float, ...] = ()
+    """One for each unit, rounded to float32; none stands for zeros."""
+    epsilon: float = 1e-5
+    """Rounded to float32: 1e-5 in PyTorch and ONNX, 1e-3 in Keras, 1e-6 in Flax."""
+    then: "AnyActivation" = "identity"
+    """The function f."""
+
+    if TYPE_CHECKING:  # What the constructor takes is wider than what the fields have then.
+
+        def __init__(
+            self,
+            scale: Iterable[float] = (),
+            bias: Iterable[float] = (),
+            epsilon: float = 1e-5,
+            then: "AnyActivation" = "identity",
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        for what in ("scale", "bias"):
+            given = checked_numbers("layer_norm", what, getattr(self, what))
+            numbers = tuple(_rounded("layer_norm", what, each) for each in given)
+            object.__setattr__(self, what, numbers)
+        epsilon = _rounded("layer_norm", "epsilon", self.epsilon)
+        if epsilon < LEAST_EPSILON:
+            raise NetworkError(
+                "layer_norm",
+                expected=f"epsilon from {LEAST_EPSILON:g} on",
+                got=repr(self.epsilon),
+                fix="give the one that was trained; without one, equal sums would be no numbers",
+            )
+        object.__setattr__(self, "epsilon", epsilon)
+        check_activation("layer_norm", self.then)
+        if isinstance(self.then, LayerNorm):
+            raise NetworkError(
+                "layer_norm",
+                expected="another function after it",
+                got="layer_norm again",
+                fix="leave one out: a second one hardly changes what the first gives",
+            )
+
+    def __str__(self) -> str:
+        return "layer_norm" if self.then == "identity" else f"layer_norm {self.then}"
+
+    def normalize(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what f is a function of."""
+        scale, bias = self.parameters(z.shape[-1])
+        return normalized(z, self.epsilon) * scale + bias
+
+    def parameters(self, units: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return scale and bias of so many units: (units,) each."""
+        return (
+            np.array(self.scale) if self.scale else np.ones(units),
+            np.array(self.bias) if self.bias else np.zeros(units),
+        )
+
+
+LEAST_EPSILON = 1e-30
+"""Minimum of a LayerNorm's epsilon: float32 keeps what is divided by its root."""
+
+WithParameter: TypeAlias = LeakyRelu | Elu | HardSigmoid | PRelu | GroupedSoftmax | LayerNorm
+AnyActivation: TypeAlias = ActivationName | WithParameter
 """A function by its name, or with its parameter."""
 
 PRELU_SLOPE = 0.25
@@ -160,13 +262,21 @@ def is_name(value: object) -> TypeGuard[ActivationName]:
 
 def is_activation(value: object) -> bool:
     """Whether a value is an AnyActivation."""
-    return is_name(value) or isinstance(value, LeakyRelu | Elu | HardSigmoid | PRelu)
+    return is_name(value) or isinstance(value, WithParameter)
 
 
 def check_activation(subject: str, activation: object) -> None:
     """Raise NetworkError unless a value is an AnyActivation."""
     if is_activation(activation):
         return
+    if isinstance(activation, BatchNorm):
+        raise NetworkError(
+            subject,
+            expected="batch normalization folded into weights",
+            got="a BatchNorm",
+            fix="give it to a Dense of Network.define, which folds it into the layer; one after an "
+            "activation, to Dense(NAME, activation=BatchNorm(...), W=np.eye(UNITS))",
+        )
     raise NetworkError(
         subject,
         expected=f"activation to be one of {', '.join(ACTIVATIONS)}",
@@ -190,10 +300,50 @@ def canonical(subject: str, activation: AnyActivation, units: int) -> AnyActivat
                 fix="give one per unit; LeakyRelu has one slope for all",
             )
         return "prelu" if set(activation.slopes) == {PRELU_SLOPE} else activation
+    if isinstance(activation, GroupedSoftmax):
+        if sum(activation.groups) != units:
+            raise NetworkError(
+                subject,
+                expected=f"groups of a softmax that are {units} units together",
+                got=f"{sum(activation.groups)}, as {activation.groups}",
+                fix="give the size of every group, in the order of the units",
+            )
+        return "softmax" if len(activation.groups) == 1 else activation
+    if isinstance(activation, LayerNorm):
+        return _canonical_norm(subject, activation, units)
     for name, default in _DEFAULTS.items():
         if activation == default:
             return name
     return activation
+
+
+def _canonical_norm(subject: str, norm: LayerNorm, units: int) -> LayerNorm:
+    for what, numbers in (("scale", norm.scale), ("bias", norm.bias)):
+        if len(numbers) not in (0, units):
+            raise NetworkError(
+                subject,
+                expected=f"a {what} of layer_norm for each of {units} units, or none",
+                got=str(len(numbers)),
+                fix="give one per unit",
+            )
+    if units == 1:
+        raise NetworkError(
+            subject,
+            expected="two units or more for layer_norm",
+            got="1, which is its own mean",
+            fix="leave layer_norm out",
+        )
+    return replace(
+        norm,
+        scale=() if set(norm.scale) == {1.0} else norm.scale,
+        bias=() if not any(norm.bias) else norm.bias,
+        then=canonical(subject, norm.then, units),
+    )
+
+
+def last_of(activation: AnyActivation) -> AnyActivation:
+    """Return the function that gives a layer's activations: of a LayerNorm the one after it."""
+    return activation.then if isinstance(activation, LayerNorm) else activation
 
 
 @lru_cache(maxsize=1024)
@@ -208,6 +358,20 @@ def activation_of(activation: AnyActivation) -> Activation:
             return _hard_sigmoid(slope)
         case PRelu(slopes):
             return _prelu(slopes)
+        case GroupedSoftmax():
+            return replace(
+                ACTIVATIONS["softmax"],
+                name="grouped_softmax",
+                function=partial(_grouped_softmax, activation),
+            )
+        case LayerNorm():
+            return replace(
+                activation_of(activation.then),
+                name="layer_norm",
+                function=partial(_layer_norm, activation),
+                operator="LayerNormalization",
+                lipschitz=1 / math.sqrt(activation.epsilon),
+            )
         case name:
             return ACTIVATIONS[name]
 
@@ -252,6 +416,14 @@ def _sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
 def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
     e = np.exp(z - z.max(axis=-1, keepdims=True))
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def _grouped_softmax(f: GroupedSoftmax, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([_softmax(each) for each in f.split(z)], axis=-1)
+
+
+def _layer_norm(f: LayerNorm, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    return activation_of(f.then).function(f.normalize(z))
 
 
 def _log_softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:

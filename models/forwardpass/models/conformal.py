@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.models.activations import activation_of
+from forwardpass.models.activations import activation_of, last_of
 from forwardpass.models.errors import NetworkError
 from forwardpass.models.layers import Layer
 from forwardpass.models.network import Network
@@ -125,12 +125,13 @@ def _bounds(name: str) -> set[str]:
 
 def _has_classes(network: Network, output: Output) -> bool:
     layer = network.layer(output.layer)
-    sigmoid = activation_of(layer.activation).name == "sigmoid"
-    if sigmoid and layer.units > 1:
+    name = activation_of(last_of(layer.activation)).name
+    sigmoid = name == "sigmoid"
+    if (sigmoid and layer.units > 1) or name == "grouped_softmax":
         raise NetworkError(
             f"output {output.name!r}",
             expected="one column, or classes of which one is true (softmax)",
-            got=f"{layer.units} sigmoid columns",
+            got=f"{layer.units} {layer.activation} columns",
             fix="bound each by a network that has it alone",
         )
     return sigmoid or is_classes(network, output)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from forwardpass.models import graph_names
-from forwardpass.models.activations import activation_of
+from forwardpass.models.activations import activation_of, last_of
 from forwardpass.models.categorical import Categorical
 from forwardpass.models.checks import check_one_each
 from forwardpass.models.connections import check_connections
@@ -172,6 +172,10 @@ def _thresholds(output: Output, layer: Layer) -> tuple[float, ...]:
             fix="give as many as columns, one or none",
         )
     activation = activation_of(layer.activation)
+    last = activation_of(last_of(layer.activation))
+    if last.name == "grouped_softmax" and output.of == "a" and output.labels:
+        # The largest of all columns would be the answer of one group alone.
+        thresholds = thresholds or (DEFAULT_THRESHOLD,)
     for threshold in thresholds if output.of == "a" else ():
         if not activation.low <= threshold <= activation.high:
             raise NetworkError(

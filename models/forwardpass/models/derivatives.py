@@ -13,12 +13,16 @@ from forwardpass.models.activations import (
     Activation,
     AnyActivation,
     Elu,
+    GroupedSoftmax,
     HardSigmoid,
+    LayerNorm,
     LeakyRelu,
     PRelu,
     activation_of,
+    last_of,
     slopes_of,
 )
+from forwardpass.models.normalization import normalized_pulled_back
 
 Array: TypeAlias = NDArray[np.float64]
 Ends: TypeAlias = Sequence[Array]
@@ -28,7 +32,8 @@ Ends: TypeAlias = Sequence[Array]
 def is_kinked(activation: AnyActivation) -> bool:
     """Whether the derivative of a function jumps."""
     # That of an elu does unless alpha is 1, which is the one without a parameter.
-    return activation_of(activation).name in _KINKED or isinstance(activation, Elu)
+    last = last_of(activation)
+    return activation_of(last).name in _KINKED or isinstance(last, Elu)
 
 
 _KINKED = ("relu", "leaky_relu", "prelu", "selu", "hard_sigmoid", "hard_swish")
@@ -40,6 +45,13 @@ def pulled_back(activation: AnyActivation, upstream: Array, *z: Array) -> Array:
     At one z it is the derivative there; where it jumps, that of the lower side. Between two it is
     the mean, exactly for functions of straight pieces, else by the trapezoidal rule.
     """
+    if isinstance(activation, GroupedSoftmax):
+        groups = zip(*map(activation.split, (upstream, *z)), strict=True)
+        return np.hstack([pulled_back("softmax", *group) for group in groups])
+    if isinstance(activation, LayerNorm):
+        by = pulled_back(activation.then, upstream, *map(activation.normalize, z))
+        by = by * activation.parameters(by.shape[-1])[0]
+        return _mean([normalized_pulled_back(by, each, activation.epsilon) for each in z])
     f = activation_of(activation)
     if f.name in _JACOBIANS:
         return _mean([_JACOBIANS[f.name](upstream, f.function(each)) for each in z])

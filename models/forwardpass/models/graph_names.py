@@ -6,7 +6,7 @@ block of columns, `W2_1` and `W2_2`, and a partial sum after each block except t
 
 from collections.abc import Sequence
 
-from forwardpass.models.activations import activation_of
+from forwardpass.models.activations import activation_of, last_of
 from forwardpass.models.categorical import Categorical
 from forwardpass.models.layers import Layer
 from forwardpass.models.ports import Input, Output
@@ -105,6 +105,6 @@ def taken(inputs: Sequence[Input | Categorical], layers: Sequence[Layer]) -> set
     for number, layer in enumerate(layers, start=2):
         blocks = len(layer.reads)
         names |= {bias(number - 1), a(number), *weights(number - 1, blocks), *sums(number, blocks)}
-        if activation_of(layer.activation).name == "prelu":
+        if activation_of(last_of(layer.activation)).name == "prelu":
             names.add(slopes(number))
     return names

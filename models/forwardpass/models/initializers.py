@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.models.activations import ActivationName
+from forwardpass.models.activations import FunctionName
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ INITIALIZERS: Mapping[str, Initializer] = MappingProxyType(
 )
 """Every initializer by name."""
 
-DEFAULT_INITIALIZER: Mapping[ActivationName, str] = MappingProxyType(
+DEFAULT_INITIALIZER: Mapping[FunctionName, str] = MappingProxyType(
     {
         # A relu cuts off half of its inputs; He's factor of two compensates for it, and about as
         # well for its relatives.
@@ -84,6 +84,7 @@ DEFAULT_INITIALIZER: Mapping[ActivationName, str] = MappingProxyType(
         "sigmoid": "glorot_uniform",
         "tanh": "glorot_uniform",
         "softmax": "glorot_uniform",
+        "grouped_softmax": "glorot_uniform",
         "exp": "glorot_uniform",
         "identity": "glorot_uniform",
         "softsign": "glorot_uniform",

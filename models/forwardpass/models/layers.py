@@ -12,6 +12,7 @@ from forwardpass.models.arrays import parameter, same_bits
 from forwardpass.models.checks import check_name, checked_count
 from forwardpass.models.errors import NetworkError
 from forwardpass.models.initializers import INITIALIZERS
+from forwardpass.models.normalization import BatchNorm
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,8 +111,9 @@ class Dense:
     name: str
     units: int | None = None
     """Number of neurons, s_out; None takes it from W."""
-    activation: AnyActivation = "relu"
-    """Name in ACTIVATIONS, or a function with its parameter, as in LeakyRelu(0.2)."""
+    activation: AnyActivation | BatchNorm = "relu"
+    """Name in ACTIVATIONS, or a function with its parameter, as in LeakyRelu(0.2); a BatchNorm is
+    folded into W and b."""
     reads: str | Sequence[str] | None = None
     """One earlier layer, or several, whose activations are concatenated; None reads the previous
     layer, or all inputs for the first layer."""
@@ -125,7 +127,7 @@ class Dense:
     def __post_init__(self) -> None:
         check_name("layer name", self.name)
         subject = f"layer {self.name!r}"
-        check_activation(subject, self.activation)
+        check_activation(subject, self.function)
         if self.units is not None:
             object.__setattr__(self, "units", checked_count(subject, "units", self.units))
         if self.init is not None and self.init not in INITIALIZERS:
@@ -137,6 +139,11 @@ class Dense:
             )
         if self.reads is not None:
             object.__setattr__(self, "reads", _checked_reads(subject, self.reads))
+
+    @property
+    def function(self) -> AnyActivation:
+        """The activation of the layer, once a BatchNorm is folded into it."""
+        return self.activation.then if isinstance(self.activation, BatchNorm) else self.activation
 
 
 def _checked_reads(subject: str, reads: str | Sequence[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from forwardpass.models.errors import NetworkError
 from forwardpass.models.explanation import Explanation, explain
 from forwardpass.models.forward import forward
 from forwardpass.models.layers import Dense, Layer
+from forwardpass.models.normalization import BatchNorm
 from forwardpass.models.parameters import build_layers, chain_layers
 from forwardpass.models.ports import Input, Output
 
@@ -93,8 +94,8 @@ class Network:
     def chain(
         cls,
         sizes: Sequence[int],
-        activation: AnyActivation | Sequence[AnyActivation] = "relu",
-        output_activation: AnyActivation = "identity",
+        activation: AnyActivation | BatchNorm | Sequence[AnyActivation | BatchNorm] = "relu",
+        output_activation: AnyActivation | BatchNorm = "identity",
         *,
         parameters: Sequence[tuple[ArrayLike, ArrayLike]] | None = None,
         init: str | None = None,

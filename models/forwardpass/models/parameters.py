@@ -5,20 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.models.activations import (
-    AnyActivation,
-    Elu,
-    HardSigmoid,
-    LeakyRelu,
-    PRelu,
-    activation_of,
-)
+from forwardpass.models.activations import AnyActivation, WithParameter, activation_of, last_of
 from forwardpass.models.arrays import parameter
 from forwardpass.models.categorical import Categorical
 from forwardpass.models.connections import check_connections
 from forwardpass.models.errors import NetworkError
 from forwardpass.models.initializers import DEFAULT_INITIALIZER, INITIALIZERS, generators
 from forwardpass.models.layers import Dense, Layer
+from forwardpass.models.normalization import BatchNorm
 from forwardpass.models.ports import Input
 
 
@@ -58,8 +52,8 @@ def build_layers(
 
 def chain_layers(
     sizes: Sequence[int],
-    activation: AnyActivation | Sequence[AnyActivation],
-    output_activation: AnyActivation,
+    activation: AnyActivation | BatchNorm | Sequence[AnyActivation | BatchNorm],
+    output_activation: AnyActivation | BatchNorm,
     parameters: Sequence[tuple[ArrayLike, ArrayLike]] | None,
     init: str | None,
 ) -> list[Dense]:
@@ -98,9 +92,9 @@ def chain_layers(
 
 
 def _for_each(
-    activation: AnyActivation | Sequence[AnyActivation], hidden: int
-) -> list[AnyActivation]:
-    if isinstance(activation, str | LeakyRelu | Elu | HardSigmoid | PRelu):
+    activation: AnyActivation | BatchNorm | Sequence[AnyActivation | BatchNorm], hidden: int
+) -> list[AnyActivation | BatchNorm]:
+    if isinstance(activation, str | WithParameter | BatchNorm):
         return [activation] * hidden
     return list(activation)
 
@@ -108,7 +102,14 @@ def _for_each(
 def _build(dense: Dense, reads: tuple[str, ...], fan_in: int, rng: np.random.Generator) -> Layer:
     W = _drawn(dense, fan_in, rng) if dense.W is None else _given(dense, dense.W, fan_in)
     b = np.zeros(len(W), np.float32) if dense.b is None else dense.b
-    return Layer(dense.name, W, parameter(f"layer {dense.name!r}", "b", b), dense.activation, reads)
+    subject = f"layer {dense.name!r}"
+    b = parameter(subject, "b", b)
+    if isinstance(dense.activation, BatchNorm):
+        W, b = (
+            parameter(subject, what, values)
+            for what, values in zip("Wb", dense.activation.folded(subject, W, b), strict=True)
+        )
+    return Layer(dense.name, W, b, dense.function, reads)
 
 
 def _drawn(dense: Dense, fan_in: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -119,7 +120,7 @@ def _drawn(dense: Dense, fan_in: int, rng: np.random.Generator) -> NDArray[np.fl
             got="neither",
             fix="give units, as in Dense('hidden', 16)",
         )
-    name = activation_of(dense.activation).name
+    name = activation_of(last_of(dense.function)).name
     init = DEFAULT_INITIALIZER[name] if dense.init is None else dense.init
     return INITIALIZERS[init].draw((dense.units, fan_in), rng)
 

@@ -10,7 +10,8 @@ of at most d_a, enters a layer of n inputs, then the computed z is off by at mos
 with or without fused multiply-add, plus losses by underflow. An activation multiplies its
 argument's error by its Lipschitz constant and adds its implementation's error; exp has no such
 constant, but e^(z + d) differs from e^z by exactly e^z (e^d - 1). The implementation's error may
-grow with |z|, which is at most the reference's and the error of that.
+grow with |z|, which is at most the reference's and the error of that. Layer normalization has a
+bound of its own: see `normalization`.
 """
 
 import math
@@ -20,12 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.models import graph_names
-from forwardpass.models.activations import UNIT_ROUNDOFF, activation_of
+from forwardpass.models.activations import (
+    UNIT_ROUNDOFF,
+    AnyActivation,
+    GroupedSoftmax,
+    LayerNorm,
+    activation_of,
+)
 from forwardpass.models.categorical import Categorical
 from forwardpass.models.feeds import Rows, read_feed
 from forwardpass.models.forward import filled, propagate
 from forwardpass.models.layers import Layer
 from forwardpass.models.network import Network
+from forwardpass.models.normalization import normalized, normalized_bound
 from forwardpass.models.ports import Input
 from forwardpass.models.scaling import Scaling
 
@@ -66,7 +74,7 @@ def bounds_of(
             inputs = np.concatenate([source for source, _ in sources], axis=1)
             inputs_bound = np.concatenate([bound for _, bound in sources], axis=1)
             z_bound = _sum_bound(layer, inputs, inputs_bound)
-            a_bound = _activation_bound(layer, values[graph_names.z(number)], a, z_bound)
+            a_bound = _activation_bound(layer.activation, values[graph_names.z(number)], a, z_bound)
             bounds |= {graph_names.z(number): z_bound, graph_names.a(number): a_bound}
             read[layer.name] = a, a_bound
     return {
@@ -137,13 +145,19 @@ def _sum_bound(
 
 
 def _activation_bound(
-    layer: Layer,
+    activation: AnyActivation,
     z: NDArray[np.float64],
     a: NDArray[np.float64],
     z_bound: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Bound the error of a = f(z), given the error of z."""
-    f = activation_of(layer.activation)
+    if isinstance(activation, GroupedSoftmax):
+        groups = zip(*map(activation.split, (z, a, z_bound)), strict=True)
+        return np.hstack([_activation_bound("softmax", *group) for group in groups])
+    if isinstance(activation, LayerNorm):
+        bound = _norm_bound(activation, z, z_bound)
+        return _activation_bound(activation.then, activation.normalize(z), a, bound)
+    f = activation_of(activation)
     if f.operator is None:
         return z_bound
     if f.name == "exp":
@@ -156,10 +170,24 @@ def _activation_bound(
         # Each a depends on the whole row, and on the order of its sum; an error of the sum is
         # relative, and so an absolute one of its logarithm.
         z_bound = z_bound.max(axis=1, keepdims=True)
-        sums = _gamma(layer.units) * (a if f.name == "softmax" else 1.0)
+        sums = _gamma(z.shape[1]) * (a if f.name == "softmax" else 1.0)
     bound = np.minimum(f.lipschitz * z_bound, f.span) + sums + f.error + _FLUSH
     if f.relative_error:
         grown = np.abs(a) if f.name == "log_softmax" else np.abs(z)
         bound = bound + f.relative_error * (grown + f.lipschitz * z_bound)
         bound[~(np.abs(a) + bound < _MAX)] = np.inf
     return np.where(np.isfinite(z_bound), bound, np.inf)
+
+
+def _norm_bound(
+    f: LayerNorm, z: NDArray[np.float64], z_bound: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Bound the error of scale x + bias, where x is z normalized, given the error of z."""
+    x = np.abs(normalized(z, f.epsilon))
+    x_bound = normalized_bound(z, z_bound, f.epsilon, _U, flush=_FLUSH, largest=_MAX)
+    scale, bias = map(np.abs, f.parameters(z.shape[1]))
+    # Scale, bias, product and sum may each be flushed.
+    flushed = _FLUSH * (x + x_bound + 3)
+    grown = scale * (x + x_bound) + bias
+    bound = scale * x_bound + _gamma(2) * grown + flushed
+    return np.where(grown * (1 + _gamma(2)) < _MAX, bound, np.inf)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forwardpass.models import graph_names
-from forwardpass.models.activations import activation_of
+from forwardpass.models.activations import activation_of, last_of
 from forwardpass.models.arrays import by_name
 from forwardpass.models.errors import NetworkError
 from forwardpass.models.forward import propagate
@@ -46,7 +46,7 @@ def answers(network: Network, output: Output, x: Any) -> dict[str, NDArray[np.fl
 
 def is_classes(network: Network, output: Output) -> bool:
     """Whether the columns of an output's layer are classes of which one is true (softmax)."""
-    name = activation_of(network.layer(output.layer).activation).name
+    name = activation_of(last_of(network.layer(output.layer).activation)).name
     return name in ("softmax", "log_softmax")
 
 

@@ -431,7 +431,10 @@ class _Graph:
         reads = [self.tensors[name] for name in node.input if name in self.tensors]
         if not reads or len(node.output) != 1 or node.domain not in ("", "ai.onnx"):
             raise _unknown(node)
-        if any(tensor.width != reads[0].width for tensor in reads) and node.op_type != "Gemm":
+        if any(tensor.width != reads[0].width for tensor in reads) and node.op_type not in (
+            "Gemm",
+            "Concat",
+        ):
             raise _unknown(node)
         linear = self._linear(node)
         if linear is not None:
@@ -447,6 +450,11 @@ class _Graph:
                 result = self.node(node.op_type, *points, given=node.attribute)
         elif node.op_type in _OVER_ROWS and _integer(node, "axis", -1) in (-1, 1):
             along = self.node(node.op_type, self.rows(points[0], width))
+            result = self.path(along, len(self._points))
+        elif node.op_type == _NORM and _integer(node, "axis", -1) in (-1, 1):
+            scaled = list(node.input[1:])
+            rows = self.rows(points[0], width)
+            along = self.node(_NORM, rows, *scaled, given=node.attribute)
             result = self.path(along, len(self._points))
         else:
             raise _unknown(node)
@@ -489,6 +497,16 @@ class _Graph:
                 return [(inputs[0], 1 / self.row(node, 1))], None
             case "MatMul", [True, False]:
                 return [(inputs[0], self._matrix(node, transposed=False))], None
+            case "Slice", [True, False, False, False]:
+                width = self.tensors[inputs[0]].width
+                start, end, axis = (self._integer(node, index) for index in (1, 2, 3))
+                if axis in (-1, 1):
+                    return [(inputs[0], self._chosen(np.eye(width)[:, start:end]))], None
+            case "Concat", [*read] if all(read) and _integer(node, "axis", 0) in (-1, 1):
+                ends = np.cumsum([self.tensors[name].width for name in inputs])
+                blocks = np.split(np.eye(ends[-1]), ends[:-1])
+                pairs = zip(inputs, blocks, strict=True)
+                return [(name, self._chosen(block)) for name, block in pairs], None
             case "Gemm", [True, False, *rest]:
                 if _integer(node, "transA", 0) or any(
                     _number(node, name, 1.0) != 1 for name in ("alpha", "beta")
@@ -499,6 +517,18 @@ class _Graph:
                     return [(inputs[0], matrix), (inputs[2], one)], None
                 return [(inputs[0], matrix)], self.row(node, 2) if rest else None
         return None
+
+    def _chosen(self, columns: Array) -> _Matrix:
+        """Return a matrix of zeros and ones that takes or places columns."""
+        return _Matrix(self._constant(columns), columns, transposed=False)
+
+    def _integer(self, node: Any, index: int) -> int:
+        """Return the one integer of a constant."""
+        tensor = self._constants.get(node.input[index])
+        if tensor is None or tensor.data_type != _INT64 or [*tensor.dims] != [1]:
+            raise _unknown(node)
+        raw = tensor.raw_data or np.array(tensor.int64_data, "<i8").tobytes()
+        return int.from_bytes(raw, "little", signed=True)
 
     def _array(self, node: Any, index: int) -> Array:
         tensor = self._constants.get(node.input[index])
@@ -607,6 +637,8 @@ class _Graph:
                 self.tensors[name].along.append(self._product(upstream, slope, width))
         elif node.op_type in _OVER_ROWS:
             tensor.along.append(self._over_rows(node, result, upstream))
+        elif node.op_type == _NORM:
+            tensor.along.append(self._norm(node, upstream, width))
         else:
             slope = _SLOPES[node.op_type](self, node, tensor, result)
             tensor.along.append(self._product(upstream, slope, width))
@@ -644,6 +676,33 @@ class _Graph:
             return self.node("Mul", a, self.node("Sub", by, total))
         total = self.node("Gemm", by, across)
         return self.node("Sub", by, self.node("Mul", self.node("Exp", a), total))
+
+    def _norm(self, node: Any, upstream: _Gradient, width: int) -> str:
+        """Return the derivative by z, from that by its layer normalization: (C, N w)."""
+        scale = self.row(node, 1)
+        if isinstance(upstream, str):
+            by: _Gradient = self.node("Mul", self.rows(upstream, width), scale)
+        else:
+            by = upstream * scale
+        points = self.at_points(node.input[0])
+        ends = [self._norm_at(node, self.rows(end, width), by) for end in self._ends(points)]
+        both = self.node("Mul", self._total(ends), 0.5) if self.paired else ends[0]
+        return self.path(both, self._cells)
+
+    def _norm_at(self, node: Any, z: str, by: _Gradient) -> str:
+        """Return the same at one end of the cells, from the derivative by x, which is d / s."""
+        d = self.node("Sub", z, self._mean_of(z, node))
+        variance = self._mean_of(self.node("Mul", d, d), node)
+        s = self.node("Sqrt", self.node("Add", variance, _number(node, "epsilon", 1e-5)))
+        x = self.node("Div", d, s)
+        mean = self._mean_of(by, node) if isinstance(by, str) else by.mean()
+        along = self.node("Mul", x, self._mean_of(self.node("Mul", x, by), node))
+        return self.node("Div", self.node("Sub", self.node("Sub", by, mean), along), s)
+
+    def _mean_of(self, rows: str, node: Any) -> str:
+        """Return the mean of each row as a product: (N, 1). See `explained` for why."""
+        width = self.tensors[node.input[0]].width
+        return self.part(self.node("Gemm", rows, np.full((width, _WIDE), 1 / width)), 0, axis=1)
 
     def _along(self, tensor: _Tensor) -> _Gradient:
         """Return the derivative by a tensor in each cell: (C, N w), or (w,)."""
@@ -818,3 +877,4 @@ _SLOPES: Mapping[str, Callable[[_Graph, Any, _Tensor, _Tensor], str]] = {
     "Erf": _erf,
 }
 _OVER_ROWS = ("Softmax", "LogSoftmax")
+_NORM = "LayerNormalization"

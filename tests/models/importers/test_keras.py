@@ -5,6 +5,7 @@ What Keras itself writes is read in `libraries/test_keras.py`.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,7 +21,7 @@ from support.keras_files import (
     sequential,
 )
 
-from forwardpass.models import ACTIVATIONS, Input, NetworkError
+from forwardpass.models import ACTIVATIONS, Input, LayerNorm, NetworkError
 from forwardpass.models.errors import MissingLibraryError, UnsupportedSourceError
 from forwardpass.models.importers.keras import from_keras
 
@@ -82,6 +83,30 @@ def test_a_chain_with_everything_that_vanishes_from_it(path) -> None:
     a = f("tanh", a @ K1 + B1)
     a = gamma * (a - moving_mean) / np.sqrt(np.float64(moving_variance) + 1e-3) + beta
     assert_imported(network, x, {"p": f("softmax", a @ K2 + B2)})
+
+
+def test_layer_normalization_is_a_part_of_the_layer_before(path) -> None:
+    gamma, beta = normal(4), normal(4)
+    options: dict[str, Any]
+    options = {"axis": [-1], "epsilon": 1e-3, "center": True, "scale": True, "rms_scaling": False}
+    model = sequential(
+        input_layer(3),
+        dense("first", activation=None),
+        layer("LayerNormalization", "norm", **options),
+        layer("Activation", "a", activation="relu"),
+        dense("second", activation=None),
+    )
+    weights = TWO | {"layer_normalization/vars/0": gamma, "layer_normalization/vars/1": beta}
+    network = from_keras(keras_file(path, model, weights))
+    assert network.layers[0].activation == LayerNorm(gamma, beta, 1e-3, "relu")
+    z = X.astype(np.float64) @ K1 + B1
+    d = z - z.mean(axis=1, keepdims=True)
+    n = d / np.sqrt((d * d).mean(axis=1, keepdims=True) + 1e-3)
+    assert_imported(network, X, {"second": f("relu", n * gamma + beta) @ K2 + B2})
+    options["rms_scaling"] = True
+    model = sequential(input_layer(3), dense("d"), layer("LayerNormalization", "n", **options))
+    with pytest.raises(UnsupportedSourceError, match="rms_scaling=True"):
+        from_keras(keras_file(path, model, weights))
 
 
 def test_heads_with_skip_connections_and_a_layer_called_twice(path) -> None:

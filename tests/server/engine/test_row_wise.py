@@ -36,6 +36,7 @@ def node(operator: str, inputs: str, output: str = "y", **attributes: Any) -> No
 
 F4, F44, F14, F54 = (np.ones(shape, np.float32) for shape in ((4,), (4, 4), (1, 4), (5, 4)))
 SCALAR = np.float32(2)
+ZERO, ONE, TWO = (np.array([number]) for number in range(3))
 
 APART = {
     "a dense layer": graph(node("Gemm", "x w b"), constants={"w": F44, "b": F4}),
@@ -52,6 +53,10 @@ APART = {
     "a constant computed from constants": graph(
         node("Add", "b b", "c"), node("Add", "x c"), constants={"b": F4}
     ),
+    "a part of each row": graph(
+        node("Slice", "x one two axis"),
+        constants={"one": ONE, "two": TWO, "axis": ONE},
+    ),
     "layer normalization": graph(node("LayerNormalization", "x s"), constants={"s": F4}),
 }
 
@@ -59,6 +64,15 @@ MIXED = {
     "softmax over the batch": graph(node("Softmax", "x", axis=0)),
     "softmax over the batch, counted from the end": graph(node("Softmax", "x", axis=-2)),
     "rows one below the other": graph(node("Concat", "x x", axis=0)),
+    "some of the rows": graph(
+        node("Slice", "x one two axis"),
+        constants={"one": ONE, "two": TWO, "axis": ZERO},
+    ),
+    "some of the rows, counted from the end": graph(
+        node("Slice", "x one two axis"),
+        constants={"one": ONE, "two": TWO, "axis": -TWO},
+    ),
+    "a part of all axes": graph(node("Slice", "x one two"), constants={"one": ONE, "two": TWO}),
     "the mean of the batch": graph(node("ReduceMean", "x", axes=[0], keepdims=1)),
     "transposed": graph(node("Gemm", "x w", transA=1), constants={"w": F44}),
     "a matrix of rows on the right": graph(node("MatMul", "w x"), constants={"w": F44}),

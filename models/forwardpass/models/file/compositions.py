@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from forwardpass.models.activations import ActivationName
+from forwardpass.models.activations import FunctionName
 from forwardpass.models.errors import UnsupportedModelError
 from forwardpass.models.file.node import DOMAINS, attributes
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _TANH = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
 
-COMPOSITIONS: Mapping[ActivationName, Sequence[tuple[str, str, tuple[str | float, ...]]]] = {
+COMPOSITIONS: Mapping[FunctionName, Sequence[tuple[str, str, tuple[str | float, ...]]]] = {
     # onnxruntime: Gelu.
     "gelu": (
         ("scaled", "Div", ("z", math.sqrt(2))),

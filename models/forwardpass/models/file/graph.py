@@ -7,6 +7,7 @@ an output has the output's name; the others have the lecture's (`graph_names`).
 """
 
 from functools import partial
+from itertools import pairwise
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.models import graph_names
-from forwardpass.models.activations import activation_of, slopes_of
+from forwardpass.models.activations import (
+    AnyActivation,
+    GroupedSoftmax,
+    LayerNorm,
+    activation_of,
+    slopes_of,
+)
 from forwardpass.models.categorical import REFUSE, Categorical
 from forwardpass.models.file.compositions import COMPOSITIONS
 from forwardpass.models.file.node import ML_DOMAIN
@@ -161,7 +168,7 @@ def _add_nodes(parts: _Parts, network: "Network") -> None:
             tensors[layer.name] = z
             continue
         a = shown.get((layer.name, "a"), graph_names.a(number))
-        _add_activation(parts, number, layer, f.operator, (z, a))
+        _add_activation(parts, number, layer, layer.activation, (z, a))
         tensors[layer.name] = a
 
     for output in network.outputs:
@@ -243,11 +250,23 @@ def _add_sum(
 
 
 def _add_activation(
-    parts: _Parts, number: int, layer: "Layer", operator: str, tensors: tuple[str, str]
+    parts: _Parts,
+    number: int,
+    layer: "Layer",
+    activation: AnyActivation,
+    tensors: tuple[str, str],
 ) -> None:
     """Add a = f(z); tensors are the names of z and a."""
-    f = activation_of(layer.activation)
     z, a = tensors
+    if isinstance(activation, LayerNorm):
+        is_last = activation.then == "identity"
+        n = a if is_last else f"{graph_names.a(number)}/normalized"
+        _add_norm(parts, number, layer, activation, (z, n))
+        if not is_last:
+            _add_activation(parts, number, layer, activation.then, (n, a))
+        return
+    f = activation_of(activation)
+    operator = f.operator or "Identity"
     if f.name in COMPOSITIONS:
         names = {"z": z, "a": a}
         for step, each, reads in COMPOSITIONS[f.name]:
@@ -256,12 +275,45 @@ def _add_activation(
             name = f"{layer.name}/{operator}" + ("" if step == "a" else f"/{step}")
             parts.node(name, each, inputs, names[step])
         return
+    if isinstance(activation, GroupedSoftmax):
+        _add_groups(parts, number, layer.name, activation, (z, a))
+        return
     inputs = [z]
     if f.name == "prelu":
-        slopes = np.array(slopes_of(layer.activation, layer.units), np.float32)
+        slopes = np.array(slopes_of(activation, layer.units), np.float32)
         inputs.append(parts.constant(graph_names.slopes(number), slopes))
     along = {"axis": 1} if f.name in ("softmax", "log_softmax") else {}
     parts.node(f"{layer.name}/{operator}", operator, inputs, a, **f.attributes, **along)
+
+
+def _add_norm(
+    parts: _Parts, number: int, layer: "Layer", f: LayerNorm, tensors: tuple[str, str]
+) -> None:
+    """Add the normalization of a layer's sums; tensors are the names of both."""
+    z, n = tensors
+    of_a = graph_names.a(number)
+    scale, bias = (each.astype(np.float32) for each in f.parameters(layer.units))
+    inputs = [z, parts.constant(f"{of_a}/scale", scale), parts.constant(f"{of_a}/bias", bias)]
+    operator = "LayerNormalization"
+    parts.node(f"{layer.name}/{operator}", operator, inputs, n, axis=1, epsilon=f.epsilon)
+
+
+def _add_groups(
+    parts: _Parts, number: int, layer: str, f: GroupedSoftmax, tensors: tuple[str, str]
+) -> None:
+    """Add a softmax over each group: each cut out of z, and put beside the others."""
+    z, a = tensors
+    of_a = graph_names.a(number)
+    ends = np.cumsum([0, *f.groups])
+    at = [parts.constant(f"{of_a}/{end}", np.array([end], np.int64)) for end in ends]
+    axis = parts.constant(f"{of_a}/axis", np.array([1], np.int64))
+    shares = []
+    for k, (start, end) in enumerate(pairwise(at), start=1):
+        inputs = [z, start, end, axis]
+        group = parts.node(f"{layer}/Slice_{k}", "Slice", inputs, f"{of_a}/group_{k}")
+        name = f"{layer}/Softmax_{k}"
+        shares.append(parts.node(name, "Softmax", [group], f"{of_a}/shares_{k}", axis=1))
+    parts.node(f"{layer}/Concat", "Concat", shares, a, axis=1)
 
 
 def _input_value(source: "Input | Categorical") -> "ValueInfoProto":

@@ -11,6 +11,7 @@ from forwardpass.models.activations import (
     Elu,
     HardSigmoid,
     LeakyRelu,
+    is_name,
 )
 from forwardpass.models.errors import NetworkError
 from forwardpass.models.file.node import attributes, refused
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 _NAMES: Mapping[str, ActivationName] = {
-    f.operator: f.name
-    for f in ACTIVATIONS.values()
-    if f.operator is not None and f.name not in ("prelu", "gelu_tanh")
+    f.operator: name
+    for name, f in ACTIVATIONS.items()
+    if is_name(name) and f.operator is not None and name not in ("prelu", "gelu_tanh")
 }
 OPERATORS = tuple(_NAMES)
 """The operators of one input that are activation functions, of any opset."""

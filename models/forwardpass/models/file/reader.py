@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.models.activations import AnyActivation, PRelu
+from forwardpass.models.activations import (
+    AnyActivation,
+    GroupedSoftmax,
+    LayerNorm,
+    PRelu,
+    last_of,
+)
 from forwardpass.models.categorical import REFUSE, ZEROS
 from forwardpass.models.errors import NetworkError, UnsupportedModelError
 from forwardpass.models.file.node import DOMAINS, ML_DOMAIN, attributes, refused
@@ -25,11 +31,12 @@ if TYPE_CHECKING:
 _FLOAT = 1
 """The number of float32 among ONNX' types."""
 
-_INPUTS = {"Gemm": 3, "Sub": 2, "Div": 2, "Identity": 1} | dict.fromkeys(OPERATORS, 1)
-_INPUTS["PRelu"] = 2
+_INPUTS: dict[str, int | None] = dict.fromkeys(OPERATORS, 1)
+_INPUTS |= {"Gemm": 3, "Sub": 2, "Div": 2, "Identity": 1, "PRelu": 2}
 _INPUTS |= {"IsNaN": 1, "Where": 3}
+_INPUTS |= {"Slice": 4, "Concat": None, "LayerNormalization": 3}
 _INPUTS |= {"LabelEncoder": 1, "Equal": 2, "Cast": 1, "MatMul": 2, "Less": 2}
-"""Every operator that a Network has, and the number of its inputs."""
+"""Every operator that a Network has, and the number of its inputs; None: any."""
 
 
 @dataclass(eq=False)
@@ -99,6 +106,7 @@ class GraphReader:
         inputs = [value for value in graph.input if value.name not in self.constants]
         self.inputs = [_input(value) for value in inputs]
         self.layers: list[LayerDraft] = []
+        self._groups: dict[str, tuple[int, int]] = {}
         self.tensors = {
             draft.source: HeldTensor(draft, "a" if isinstance(draft, ScalingDraft) else "category")
             for draft in self.inputs
@@ -107,9 +115,11 @@ class GraphReader:
     def read(self, node: "NodeProto") -> None:
         """Read the next node; raises UnsupportedModelError if a Network cannot represent it."""
         domains = (ML_DOMAIN,) if node.op_type == "LabelEncoder" else DOMAINS
-        inputs = _INPUTS.get(node.op_type) if node.domain in domains else None
-        if inputs is None:
+        if node.domain not in domains or node.op_type not in _INPUTS:
             raise refused(node, f"a Network has only {', '.join(_INPUTS)}")
+        inputs = _INPUTS[node.op_type]
+        if inputs is None:
+            inputs = len(node.input)
         if len(node.input) != inputs or len(node.output) != 1:
             raise refused(
                 node,
@@ -123,6 +133,12 @@ class GraphReader:
                 self._scaling(node)
             case "IsNaN" | "Where" | "LabelEncoder" | "Equal" | "Cast" | "MatMul" | "Less":
                 self._of_input(node)
+            case "Slice":
+                self._group(node)
+            case "Softmax" if node.input[0] in self._groups:
+                self._shares(node)
+            case "Concat":
+                self._joined_shares(node)
             case "Identity":
                 self.tensors[node.output[0]] = self._tensor(node, node.input[0])
             case _:
@@ -158,12 +174,37 @@ class GraphReader:
         self.tensors[node.output[0]] = HeldTensor(layer, "z")
 
     def _activation(self, node: "NodeProto") -> None:
-        layer = self._sum(node, node.input[0])
+        layer = self._sum(node, node.input[0], or_norm=True)
         if node.op_type == "PRelu":
-            layer.activation = self._prelu(node)
+            self._finish(node, layer, self._prelu(node))
+        elif node.op_type == "LayerNormalization":
+            self._finish(node, layer, self._layer_norm(node))
         else:
-            layer.activation = activation_of_node(node)
+            self._finish(node, layer, activation_of_node(node))
+
+    def _finish(self, node: "NodeProto", layer: LayerDraft, activation: AnyActivation) -> None:
+        """Add the function of a layer's sums, or of what a LayerNorm makes of them."""
+        norm = layer.activation
+        if isinstance(norm, LayerNorm):
+            if isinstance(activation, LayerNorm):
+                raise refused(node, "normalizes a row twice, and a Network does it once a layer")
+            activation = replace(norm, then=activation)
+        # What is between cannot be read by a layer or be an output.
+        self.tensors = {
+            name: t for name, t in self.tensors.items() if t.layer is not layer or t.of == "z"
+        }
+        layer.activation = activation
         self.tensors[node.output[0]] = HeldTensor(layer, "a")
+
+    def _layer_norm(self, node: "NodeProto") -> LayerNorm:
+        given = attributes(node, {"axis": -1, "epsilon": 1e-5, "stash_type": 1})
+        if given["axis"] not in (-1, 1) or given["stash_type"] != 1:
+            raise refused(node, "a Network's layer_norm is over each row, in float32")
+        scale, bias = (self._constant(node, name).reshape(-1) for name in node.input[1:])
+        try:
+            return LayerNorm(scale.tolist(), bias.tolist(), given["epsilon"])
+        except NetworkError as error:
+            raise refused(node, str(error)) from error
 
     def _prelu(self, node: "NodeProto") -> PRelu:
         attributes(node, {})
@@ -172,6 +213,53 @@ class GraphReader:
             return PRelu(slopes.reshape(-1).tolist())
         except NetworkError as error:
             raise refused(node, str(error)) from error
+
+    def _group(self, node: "NodeProto") -> None:
+        """Read a group of a layer's sums."""
+        attributes(node, {})
+        layer = self._sum(node, node.input[0], or_norm=True)
+        start, end, axis = (self._position(name) for name in node.input[1:])
+        if start is None or end is None or axis != 1:
+            raise refused(node, "a Network takes a group out of a layer's units, of constant size")
+        self._groups[node.output[0]] = start, end
+        self.tensors[node.output[0]] = HeldTensor(layer, "group")
+
+    def _shares(self, node: "NodeProto") -> None:
+        if activation_of_node(node) != "softmax" or self.tensors[node.input[0]].of != "group":
+            raise refused(node, "expected a softmax over each row of a group")
+        self._groups[node.output[0]] = self._groups[node.input[0]]
+        layer = self._tensor(node, node.input[0]).layer
+        self.tensors[node.output[0]] = HeldTensor(layer, "shares")
+
+    def _joined_shares(self, node: "NodeProto") -> None:
+        """Read a softmax over groups: their shares side by side."""
+        read = [self._tensor(node, name) for name in node.input]
+        layer = read[0].layer if read else None
+        ends = [self._groups.get(name, (0, 0)) for name in node.input]
+        if (
+            not isinstance(layer, LayerDraft)
+            or any(each.layer is not layer or each.of != "shares" for each in read)
+            or layer.is_read
+            or last_of(layer.activation) != "identity"
+            or [start for start, _ in ends] != [0, *(end for _, end in ends[:-1])]
+            or attributes(node, {"axis": 0})["axis"] not in (-1, 1)
+        ):
+            raise refused(node, "expected the softmaxes of all groups of a layer, in their order")
+        try:
+            activation = GroupedSoftmax(end - start for start, end in ends)
+        except NetworkError as error:
+            raise refused(node, str(error)) from error
+        self._finish(node, layer, activation)
+
+    def _position(self, name: str) -> int | None:
+        """Return the one integer of a constant; None for any other tensor."""
+        from onnx import TensorProto
+
+        tensor = self.constants.get(name)
+        if tensor is None or tensor.data_type != TensorProto.INT64 or [*tensor.dims] != [1]:
+            return None
+        raw = tensor.raw_data or np.array(tensor.int64_data, "<i8").tobytes()
+        return int.from_bytes(raw, "little", signed=True)
 
     def scalar(self, name: str) -> float | None:
         """Return the one number of a constant; None for any other tensor."""
@@ -183,15 +271,19 @@ class GraphReader:
         except UnsupportedModelError:
             return None  # The node that reads it is named in the error.
 
-    def _sum(self, node: "NodeProto", name: str) -> LayerDraft:
-        """Return the layer whose z a tensor is, to be extended: nothing reads it so far."""
+    def _sum(self, node: "NodeProto", name: str, *, or_norm: bool = False) -> LayerDraft:
+        """Return the layer whose z a tensor is, to be extended: nothing reads it so far.
+
+        or_norm: Whether it may be what a LayerNorm makes of z.
+        """
         tensor = self._tensor(node, name)
         layer = tensor.layer
+        normed = or_norm and isinstance(layer, LayerDraft) and layer.activation != "identity"
         if (
             not isinstance(layer, LayerDraft)
-            or tensor.of != "z"
+            or tensor.of != ("a" if normed else "z")
             or layer.is_read
-            or layer.activation != "identity"
+            or (last_of(layer.activation) if normed else layer.activation) != "identity"
         ):
             raise refused(node, f"expected {name!r} to be a Gemm's sum that nothing else reads")
         return layer

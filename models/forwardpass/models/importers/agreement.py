@@ -13,13 +13,20 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.models.activations import UNIT_ROUNDOFF, AnyActivation, activation_of
+from forwardpass.models.activations import (
+    UNIT_ROUNDOFF,
+    AnyActivation,
+    GroupedSoftmax,
+    LayerNorm,
+    activation_of,
+)
 from forwardpass.models.categorical import Categorical
 from forwardpass.models.errors import ModelsError, UnsupportedSourceError
 from forwardpass.models.feeds import read_feed
 from forwardpass.models.forward import filled, forward, scaled
 from forwardpass.models.importers.steps import Activate, Head, Linear, Normalize, Select, Step, Sum
 from forwardpass.models.network import Inputs, Network, as_inputs
+from forwardpass.models.normalization import normalized, normalized_bound
 from forwardpass.models.ports import Input
 from forwardpass.models.rounding import rounding_bound
 from forwardpass.models.trial_rows import probe_feed
@@ -265,6 +272,16 @@ def _computed(step: Step, read: Sequence[_Value], arithmetic: Arithmetic) -> _Va
 def _activated(
     activation: AnyActivation, z: NDArray[np.float64], off: NDArray[np.float64], u: float
 ) -> _Value:
+    if isinstance(activation, GroupedSoftmax):
+        groups = zip(activation.split(z), activation.split(off), strict=True)
+        return _beside([_activated("softmax", *group, u) for group in groups])
+    if isinstance(activation, LayerNorm):
+        x = normalized(z, activation.epsilon)
+        x_off = normalized_bound(z, off, activation.epsilon, u, flush=0.0, largest=np.inf)
+        scale, bias = activation.parameters(z.shape[1])
+        grown = np.abs(scale) * (np.abs(x) + x_off) + np.abs(bias)
+        n_off = np.abs(scale) * x_off + 4 * u * grown
+        return _activated(activation.then, x * scale + bias, n_off, u)
     f = activation_of(activation)
     a = f.function(z)
     coarser = max(1.0, u / UNIT_ROUNDOFF)

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.models.activations import AnyActivation, activation_of
+from forwardpass.models.activations import AnyActivation, LayerNorm, activation_of
 from forwardpass.models.arrays import parameter
 from forwardpass.models.categorical import Categorical
 from forwardpass.models.errors import NetworkError, UnsupportedSourceError
@@ -285,9 +285,14 @@ class _Assembly:
         self._values[step.name] = columns
 
     def _activate(self, step: Step, activation: AnyActivation, columns: list[_Columns]) -> None:
-        alone = self._is_alone(step.reads, columns, but_for_outputs=activation != "identity")
+        norm = self._norm(columns)
+        but_for_outputs = activation != "identity" and norm is None
+        alone = self._is_alone(step.reads, columns, but_for_outputs=but_for_outputs)
         draft = self._sums(columns) if alone else None
         if activation == "identity":
+            self._values[step.name] = columns
+        elif norm is not None and alone and not isinstance(activation, LayerNorm):
+            self._drafts[columns[0].layer].activation = replace(norm, then=activation)
             self._values[step.name] = columns
         elif draft is None:
             identity = self._identity(step.part, columns)
@@ -316,6 +321,12 @@ class _Assembly:
         """Return the layer whose z a value is, if that layer has no activation yet."""
         draft = self._drafts.get(columns[0].layer)
         return draft if draft is not None and draft.activation == "identity" else None
+
+    def _norm(self, columns: list[_Columns]) -> LayerNorm | None:
+        """Return the LayerNorm whose result a value is, without a function after it."""
+        draft = self._drafts.get(columns[0].layer)
+        norm = None if draft is None else draft.activation
+        return norm if isinstance(norm, LayerNorm) and norm.then == "identity" else None
 
     def _stretch_of(self, columns: _Columns) -> _Stretch | None:
         if columns.layer not in self._scalings:

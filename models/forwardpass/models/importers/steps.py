@@ -4,14 +4,20 @@ An importer writes the steps, `assembly` makes layers of them. Parameters are fl
 those folded into a layer are rounded once, with it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.models.activations import AnyActivation, HardSigmoid, LeakyRelu, PRelu
+from forwardpass.models.activations import (
+    AnyActivation,
+    HardSigmoid,
+    LayerNorm,
+    LeakyRelu,
+    PRelu,
+)
 from forwardpass.models.errors import NetworkError, UnsupportedSourceError
 
 
@@ -96,6 +102,17 @@ def chain(source: str, operations: Iterable[tuple[str, Operation, str]]) -> list
     return steps
 
 
+def needed(steps: Sequence[Step], heads: Iterable[Head]) -> list[Step]:
+    """Return the steps that lead to a head."""
+    names = {name for head in heads for name in head.reads}
+    kept = []
+    for step in reversed(steps):
+        if step.name in names:
+            names.update(step.reads)
+            kept.append(step)
+    return kept[::-1]
+
+
 _Parameter = TypeVar("_Parameter")
 
 
@@ -118,6 +135,24 @@ def sloped(part: str, slopes: NDArray[np.float64]) -> AnyActivation:
     if slopes.size == 1:
         return parametrized(part, LeakyRelu, slopes.item())
     return parametrized(part, PRelu, slopes.reshape(-1).tolist())
+
+
+def layer_norm(
+    part: str,
+    scale: NDArray[np.float64] | None,
+    bias: NDArray[np.float64] | None,
+    epsilon: float,
+) -> Activate:
+    """Return a layer normalization of each row; a scale or bias of None is none.
+
+    Raises UnsupportedSourceError, which names part, for parameters that no Network has.
+    """
+    scales, biases = (() if each is None else each.reshape(-1).tolist() for each in (scale, bias))
+    try:
+        return Activate(LayerNorm(scales, biases, epsilon))
+    except NetworkError as error:
+        why = f"{error.subject} whose parameter is {error.got}"
+        raise UnsupportedSourceError(part, why, f"expected {error.expected}") from error
 
 
 def clipping(part: str, low: NDArray[np.float64], high: NDArray[np.float64]) -> list[Operation]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.models import graph_names
-from forwardpass.models.activations import activation_of
+from forwardpass.models.activations import activation_of, last_of
 from forwardpass.models.feeds import Rows, read_feed
 from forwardpass.models.forward import filled, propagate
 from forwardpass.models.picture.captions import ARROW, FAINT, captions, legend
@@ -27,7 +27,7 @@ _MARGIN = 22.0
 _NOT_A_NUMBER = "#afb8c1"
 _FULLEST = 0.75
 """Opacity of the largest activation's color, low enough to read the neuron's number."""
-_BOUNDED = ("sigmoid", "tanh", "softmax", "softsign", "hard_sigmoid")
+_BOUNDED = ("sigmoid", "tanh", "softmax", "grouped_softmax", "softsign", "hard_sigmoid")
 
 
 def to_svg(network: "Network", row: Any = None) -> str:
@@ -181,7 +181,7 @@ def _neurons(block: Block, a: NDArray[np.float64] | None) -> Iterator[str]:
 
 def _fills(block: Block, a: NDArray[np.float64]) -> list[str]:
     """Return the color of each neuron's activation, drawn or not."""
-    if block.layer is None or activation_of(block.layer.activation).name not in _BOUNDED:
+    if block.layer is None or activation_of(last_of(block.layer.activation)).name not in _BOUNDED:
         largest = np.abs(a).max()
         with np.errstate(invalid="ignore"):  # infinite over infinite
             a = a / largest if largest > 0 else a

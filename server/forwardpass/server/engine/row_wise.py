@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from forwardpass.server.guard.rules import constant
 from forwardpass.server.onnx_messages import AttributeProto, GraphProto, NodeProto
 
 
@@ -25,6 +26,8 @@ class _Tensor(NamedTuple):
     """Whether it is the same for every call; else it has one row for each row of the input."""
     first: int
     """Length of axis 0 of a constant; -1 for other tensors, and for scalars."""
+    values: tuple[int, ...] | None = None
+    """The values of a short constant of integers; None for other tensors."""
 
 
 def prove_row_wise(graph: GraphProto) -> None:
@@ -33,7 +36,12 @@ def prove_row_wise(graph: GraphProto) -> None:
     Raises NotRowWiseError.
     """
     known: dict[str, _Tensor] = {
-        tensor.name: _Tensor(len(tensor.dims), True, tensor.dims[0] if tensor.dims else -1)
+        tensor.name: _Tensor(
+            len(tensor.dims),
+            True,
+            tensor.dims[0] if tensor.dims else -1,
+            constant(tensor).values,
+        )
         for tensor in graph.initializer
     }
     for value in graph.input:
@@ -92,9 +100,12 @@ def _row_after(node: NodeProto, rows: Sequence[int], dims: Mapping[str, tuple[in
         if len(matrix) != 2:
             return 0
         read, given = matrix
-        if node.op_type == "Gemm" and integer(node, "transB", 0):
-            read, given = given, read
+        if node.op_type == "Gemm":
+            # Its rows are of one axis.
+            return read if integer(node, "transB", 0) else given
         return rows[0] // read * given if read and rows[0] % read == 0 else 0
+    if node.op_type == "Slice":
+        return 0
     if node.op_type == "Concat":
         return sum(rows) if all(rows) else 0
     widest = max(rows)
@@ -208,6 +219,14 @@ def _to_table(_: NodeProto, inputs: list[_Tensor]) -> _Tensor | None:
     return _Tensor(2, False, -1) if table.rank == 2 and not table.constant else None
 
 
+def _slice(_: NodeProto, inputs: list[_Tensor]) -> _Tensor | None:
+    first, *rest = inputs
+    axes = rest[2].values if len(rest) > 2 else None
+    if first.constant or not all(tensor.constant for tensor in rest) or not axes:
+        return None
+    return first if all(_within_rows(axis, first.rank) for axis in axes) else None
+
+
 def _within_rows(axis: int, rank: int) -> bool:
     return 0 < (axis + rank if axis < 0 else axis) < rank
 
@@ -245,6 +264,7 @@ _RULES: Mapping[tuple[str, str], _Rule] = {
     ("ai.onnx", "Gemm"): _gemm,
     ("ai.onnx", "MatMul"): _matmul,
     ("ai.onnx", "Concat"): _concat,
+    ("ai.onnx", "Slice"): _slice,
     ("ai.onnx", "Softmax"): _along_axis(-1),
     ("ai.onnx", "LogSoftmax"): _along_axis(-1),
     ("ai.onnx", "LayerNormalization"): _along_axis(-1),

@@ -107,9 +107,18 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
             {"alpha": _FLOAT, "beta": _FLOAT, "transA": _INT, "transB": _INT},
         ),
     ),
+    **_named(
+        "LayerNormalization",
+        Operator(
+            rules.layer_norm,
+            range(2, 4),
+            {"axis": _INT, "epsilon": _FLOAT, "stash_type": _INT},
+        ),
+    ),
     **_named("LogSoftmax Softmax", Operator(rules.along_last, _ONE, _AXIS)),
     **_named("Flatten", Operator(rules.flatten, _ONE, _AXIS)),
     **_named("Concat", Operator(rules.concat, _ANY, _AXIS)),
+    **_named("Slice", Operator(rules.cut, range(4, 6))),
     **_named("Reshape", Operator(rules.reshaped, _TWO, {"allowzero": _INT})),
     **_named("Transpose", Operator(rules.transpose, _ONE, {"perm": _INTS})),
     **_named("Squeeze", Operator(rules.squeeze, _TWO)),

@@ -171,6 +171,23 @@ def along_last(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
     return same(inputs, attributes)
 
 
+def layer_norm(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
+    """Normalize the last axis, with a constant scale and bias: (..., n), (n,), (n,) -> (..., n)."""
+    x, *given = inputs
+    last = len(x.shape) - 1
+    if _axis(x.shape, attributes.get("axis", -1)) != last or attributes.get("stash_type", 1) != 1:
+        raise NotPlainError("it normalizes other than the last axis, or not in float32")
+    if not _all_constant(given):
+        raise NotPlainError("its scale is not constant")
+    for each in given:
+        if each.shape != x.shape[last:]:
+            raise NodeError(
+                expected=f"a scale and a bias for each of {format_lengths(x.shape[last:])}",
+                got=format_lengths(each.shape),
+            )
+    return same(inputs, attributes)
+
+
 def _axis(shape: Shape, axis: int, extra: int = 0) -> int:
     """Return an axis counted from the front; `extra` axes may lie beyond the last."""
     rank = len(shape) + extra
@@ -212,6 +229,30 @@ def concat(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
     total = sum(length for length in lengths if isinstance(length, int))
     shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
     return Tensor(first.data_type, shape, _all_constant(inputs))
+
+
+def cut(inputs: Sequence[Tensor], _: Attributes) -> Tensor:
+    """Take a constant part of axes of known lengths: (m, n) -> (m, k)."""
+    x, *given = inputs
+    starts, ends, axes, *rest = (_known(each) for each in given)
+    steps = rest[0] if rest else (1,) * len(axes)
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        raise NodeError(
+            expected=f"a start, an end and a step for each of {len(axes)} axes",
+            got=f"{len(starts)}, {len(ends)} and {len(steps)}",
+        )
+    places = [_axis(x.shape, axis) for axis in axes]
+    if len({*places}) != len(places):
+        raise NodeError(expected="axes that differ", got=str(list(axes)))
+    shape = list(x.shape)
+    for place, start, end, step in zip(places, starts, ends, steps, strict=True):
+        length = x.shape[place]
+        if not isinstance(length, int):
+            raise NotPlainError("it takes a part of an axis of any length")
+        if step != 1:
+            raise NotPlainError("it leaves out elements between others, or turns them round")
+        shape[place] = len(range(length)[start:end])
+    return x._replace(shape=tuple(shape), values=None)
 
 
 def reshaped(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:

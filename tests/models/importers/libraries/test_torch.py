@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.imported import assert_imported
 
-from forwardpass.models import Elu, Input, LeakyRelu, PRelu
+from forwardpass.models import Elu, Input, LayerNorm, LeakyRelu, PRelu
 from forwardpass.models.errors import NetworkError, UnsupportedSourceError
 from forwardpass.models.importers.torch import from_torch
 
@@ -99,6 +99,7 @@ ACTIVATIONS = {
     nn.Hardsigmoid(): "hard_sigmoid",
     nn.Hardswish(): "hard_swish",
     nn.LogSoftmax(dim=1): "log_softmax",
+    nn.LayerNorm(5): LayerNorm(),
 }
 
 
@@ -109,6 +110,26 @@ def test_an_activation_is_the_same_function(activation, ours, dtype) -> None:
     network = from_torch(module)
     assert [layer.activation for layer in network.layers] == [ours]
     assert_imported(network, 4 * X, {"y": answers(module, 4 * X)})
+
+
+def test_a_normalization_is_between_a_layer_and_its_activation() -> None:
+    module = nn.Sequential(
+        nn.Linear(6, 8),
+        nn.LayerNorm(8, eps=0.01),
+        nn.GELU(),
+        nn.Linear(8, 5, bias=False),
+        nn.LayerNorm(5, elementwise_affine=False),
+        nn.ReLU(),
+        nn.LayerNorm(5, bias=False),
+        nn.Linear(5, 2),
+    )
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    module.eval()
+    network = from_torch(module)
+    found = [str(layer.activation) for layer in network.layers]
+    assert found == ["layer_norm gelu", "layer_norm relu", "layer_norm", "identity"]
+    assert_imported(network, X, {"y": answers(module, X)})
 
 
 def test_slopes_are_those_of_their_units() -> None:
@@ -247,8 +268,12 @@ def test_a_subclass_that_computes_as_its_base_is_its_base() -> None:
         (nn.Sequential(nn.Linear(6, 2), nn.ELU(-1)), r"'1' \(ELU\): elu whose parameter is -1"),
         (nn.Sequential(nn.Linear(6, 2), nn.Softplus(2)), r"module '1' \(Softplus\): no part of"),
         (
-            nn.Sequential(nn.Linear(6, 2), nn.Sequential(nn.LayerNorm(2))),
-            r"module '1.0' \(LayerNorm\)",
+            nn.Sequential(nn.Linear(6, 2), nn.Sequential(nn.RMSNorm(2))),
+            r"module '1.0' \(RMSNorm\)",
+        ),
+        (
+            nn.Sequential(nn.Linear(6, 2), nn.LayerNorm((1, 2))),
+            r"module '1' \(LayerNorm\): over values of shape \(1, 2\)",
         ),
         (nn.Sequential(nn.Linear(6, 2), nn.BatchNorm2d(2)), r"module '1' \(BatchNorm2d\)"),
         (nn.Sequential(nn.Linear(6, 2), nn.Softmax(0)), r"module '1' \(Softmax\): dim=0"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.imported import assert_imported
 
-from forwardpass.models import Elu, HardSigmoid, Input, LeakyRelu
+from forwardpass.models import Elu, GroupedSoftmax, HardSigmoid, Input, LayerNorm, LeakyRelu
 from forwardpass.models.errors import NetworkError, UnsupportedSourceError
 from forwardpass.models.importers.torch import from_torch
 
@@ -151,6 +151,15 @@ ACTIVATIONS = {
     "gelu_tanh": (lambda z: F.gelu(z, approximate="tanh"), "gelu_tanh"),
     "softmax": (lambda z: F.softmax(z, dim=-1), "softmax"),
     "log_softmax": (lambda z: F.log_softmax(z, dim=1), "log_softmax"),
+    "softmax of pairs": (
+        lambda z: torch.softmax(z.view(-1, 2, 2), -1).flatten(1),
+        GroupedSoftmax([2, 2]),
+    ),
+    "layer_norm": (lambda z: F.layer_norm(z, (4,), eps=0.1), LayerNorm(epsilon=0.1)),
+    "layer_norm and relu": (
+        lambda z: F.relu(F.layer_norm(z, (4,), torch.arange(4).to(z), torch.ones(4).to(z))),
+        LayerNorm(range(4), [1] * 4, then="relu"),
+    ),
     "exp": (torch.exp, "exp"),
 } | {
     name: (getattr(F, name), ours)
@@ -270,8 +279,8 @@ class Counting(nn.Module):
     ("module", "message"),
     [
         (
-            Of(lambda self, x: self.norm(x), norm=nn.LayerNorm(6)),
-            r"operation layer_norm of module 'norm' \(LayerNorm\), test_torch_gra.*: no par",
+            Of(lambda self, x: self.norm(x.view(-1, 2, 3)), norm=nn.LayerNorm(3)),
+            r"layer_norm of module 'norm' \(LayerNorm\).*: over values of shape \(2, 3\)",
         ),
         (of_a_linear(torch.sin), r"operation sin of module \(Of\), test_torch_graphs.py:\d+: no p"),
         (of_a_linear(lambda z: z * z), "operation mul of .*: a product of two values that depend"),

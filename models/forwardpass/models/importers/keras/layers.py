@@ -14,6 +14,7 @@ from forwardpass.models.importers.steps import (
     Linear,
     Normalize,
     Operation,
+    layer_norm,
     parametrized,
     sloped,
 )
@@ -246,6 +247,16 @@ def _batch_normalization(layer: KerasLayer, store: WeightStore) -> Operation:
     )
 
 
+def _layer_normalization(layer: KerasLayer, store: WeightStore) -> Operation:
+    check_option(layer, "axis", -1, 1, [-1], [1])
+    check_option(layer, "rms_scaling", False)
+    names = ["gamma"] if layer.config["scale"] else []
+    names += ["beta"] if layer.config["center"] else []
+    values = dict(zip(names, store.weights(layer, names), strict=True)) if names else {}
+    scale, bias = values.get("gamma"), values.get("beta")
+    return layer_norm(layer.part, scale, bias, layer.config["epsilon"])
+
+
 def _normalization(layer: KerasLayer, store: WeightStore) -> Operation:
     check_option(layer, "axis", -1, 1, [-1], [1], [], None)
     check_option(layer, "invert", False)
@@ -279,6 +290,7 @@ _READERS: Mapping[str, _Reader] = {
     "BatchNormalization": _batch_normalization,
     "Dense": _dense,
     "ELU": _elu,
+    "LayerNormalization": _layer_normalization,
     "LeakyReLU": _leaky_relu,
     "Normalization": _normalization,
     "PReLU": _prelu,

@@ -33,6 +33,7 @@ _OPTIONS: Mapping[str, Sequence[str]] = {
     "Dense": ["activation"],
     "ELU": ["alpha"],
     "Flatten": ["data_format"],
+    "LayerNormalization": ["axis", "center", "epsilon", "rms_scaling", "scale"],
     "LeakyReLU": ["negative_slope"],
     "Normalization": ["axis", "invert"],
     "ReLU": ["max_value", "negative_slope", "threshold"],

@@ -20,7 +20,7 @@ from forwardpass.models.importers.assembly import assemble
 from forwardpass.models.importers.onnx.constants import Constants
 from forwardpass.models.importers.onnx.graph import OnnxGraph, cleaned
 from forwardpass.models.importers.onnx.inputs import OnnxInput, read_input
-from forwardpass.models.importers.steps import Head
+from forwardpass.models.importers.steps import Head, needed
 from forwardpass.models.network import Network
 from forwardpass.models.ports import Input
 from forwardpass.proto import metadata
@@ -81,16 +81,17 @@ def from_onnx(
     reader = OnnxGraph(replace(source, name=ours.name), constants, size)
     _read(reader, constants, nodes, graph, names)
     heads = _heads(reader, names, texts, labels or {}, units or {})
+    steps = needed(reader.steps, heads)
     producer = " ".join(filter(None, (message.producer_name, message.producer_version)))
     made_from = {"source": f"ONNX opset {opset}" + (f" of {producer}" if producer else "")}
     origin = metadata.load_provenance(texts) or made_from
     try:
         network = assemble(
-            ours, reader.steps, heads, name=name, provenance=origin | dict(provenance or {})
+            ours, steps, heads, name=name, provenance=origin | dict(provenance or {})
         )
     except UnsupportedSourceError as error:
         raise UnsupportedModelError(error.part, error.why) from error
-    Reading(ours, reader.steps, heads).check_rows(network, check)
+    Reading(ours, steps, heads).check_rows(network, check)
     return network
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forwardpass.models.activations import LeakyRelu, PRelu
+from forwardpass.models.activations import GroupedSoftmax, LayerNorm, LeakyRelu, PRelu
 from forwardpass.models.errors import NetworkError, UnsupportedSourceError
 from forwardpass.models.file.node import DOMAINS, attributes, part_of, refused
 from forwardpass.models.file.operators import OPERATORS as _ACTIVATIONS
@@ -57,6 +57,9 @@ class OnnxGraph:
         self._constants = constants
         self._max_width = max_width
         self._names = {source.name}
+        # What steps took out of other values, and of what a softmax was taken then.
+        self.cut: dict[str, tuple[Value, NDArray[np.intp]]] = {}
+        self.shares: dict[str, tuple[Value, NDArray[np.intp]]] = {}
         # The input, and its values after scaling.
         self._front = {source.name}
 
@@ -272,7 +275,11 @@ def _repeated(graph: OnnxGraph, node: "NodeProto", a: Value, width: int) -> Valu
 
 
 def _activate(graph: OnnxGraph, node: "NodeProto") -> Value:
-    return graph.step(node, Activate(activation_of_node(node)), graph.value(node, 0))
+    read, activation = graph.value(node, 0), activation_of_node(node)
+    result = graph.step(node, Activate(activation), read)
+    if activation == "softmax" and len(read.reads) == 1 and read.reads[0] in graph.cut:
+        graph.shares[result.reads[0]] = graph.cut[read.reads[0]]
+    return result
 
 
 def _prelu(graph: OnnxGraph, node: "NodeProto") -> Value:
@@ -376,7 +383,9 @@ def _chosen(graph: OnnxGraph, node: "NodeProto", a: Value, columns: NDArray[np.i
         raise refused(node, "chooses no values")
     if np.array_equal(columns, np.arange(a.width)):
         return a
-    return graph.step(node, Select(columns), a)
+    result = graph.step(node, Select(columns), a)
+    graph.cut[result.reads[0]] = a, columns
+    return result
 
 
 def _over_values(graph: OnnxGraph, node: "NodeProto") -> Value:
@@ -406,7 +415,21 @@ def _concat(graph: OnnxGraph, node: "NodeProto") -> Value:
     axis = attributes(node, {"axis": None})["axis"]
     if axis not in (-1, 1):
         raise refused(node, f"axis={axis}, where a Network joins the values of a row")
-    return graph.joined(node, [graph.value(node, index) for index in range(len(node.input))])
+    values = [graph.value(node, index) for index in range(len(node.input))]
+    return _grouped(graph, node, values) or graph.joined(node, values)
+
+
+def _grouped(graph: OnnxGraph, node: "NodeProto", values: Sequence[Value]) -> Value | None:
+    """Return a softmax over groups, if values are its groups, all in their order."""
+    shares = [graph.shares.get(name) for value in values for name in value.reads]
+    found = [share for share in shares if share is not None]
+    if not found or len(found) < len(shares) or len(found) < len(values):
+        return None
+    (source, _), *_ = found
+    columns = np.concatenate([taken for _, taken in found])
+    if any(of != source for of, _ in found) or not np.array_equal(columns, np.arange(source.width)):
+        return None
+    return graph.step(node, Activate(GroupedSoftmax(len(taken) for _, taken in found)), source)
 
 
 def _batch_normalization(graph: OnnxGraph, node: "NodeProto") -> Value:
@@ -426,6 +449,20 @@ def _batch_normalization(graph: OnnxGraph, node: "NodeProto") -> Value:
     if not (variance > 0).all():
         raise refused(node, "expected variances above zero")
     return graph.step(node, Normalize(mean, np.sqrt(variance), factor, offset), a)
+
+
+def _layer_normalization(graph: OnnxGraph, node: "NodeProto") -> Value:
+    given = attributes(node, {"axis": -1, "epsilon": 1e-5, "stash_type": 1})
+    if given["axis"] not in (-1, 1):
+        raise refused(node, f"axis={given['axis']}: an answer would depend on other rows")
+    a = graph.value(node, 0)
+    scale = _per_column(node, graph.real(node, 1), a.width)
+    bias = _per_column(node, graph.real(node, 2), a.width) if graph.has(node, 2) else np.zeros(0)
+    try:
+        norm = LayerNorm(scale.tolist(), bias.tolist(), given["epsilon"])
+    except NetworkError as error:
+        raise refused(node, str(error)) from error
+    return graph.step(node, Activate(norm), a)
 
 
 def _scaler(graph: OnnxGraph, node: "NodeProto") -> Value:
@@ -515,6 +552,7 @@ _READERS: Mapping[str, tuple[_Reader, int | None]] = {
     "Neg": (_neg, 1),
     "Div": (_div, 2),
     "BatchNormalization": (_batch_normalization, 5),
+    "LayerNormalization": (_layer_normalization, 3),
     **dict.fromkeys(_ACTIVATIONS, (_activate, 1)),
     "PRelu": (_prelu, 2),
     "Max": (_maximum, 2),

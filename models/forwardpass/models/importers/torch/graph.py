@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.models.activations import ActivationName, AnyActivation, Elu, LeakyRelu
+from forwardpass.models.activations import (
+    ActivationName,
+    AnyActivation,
+    Elu,
+    GroupedSoftmax,
+    LeakyRelu,
+)
 from forwardpass.models.errors import UnsupportedSourceError
 from forwardpass.models.importers.steps import (
     Activate,
@@ -28,6 +34,7 @@ from forwardpass.models.importers.steps import (
     Step,
     Sum,
     clipping,
+    layer_norm,
     parametrized,
     real,
     sloped,
@@ -561,6 +568,25 @@ def _batch_norm(graph: _ExportReader, node: "Node", given: _Given) -> _Batch:
     )
 
 
+def _layer_norm(graph: _ExportReader, node: "Node", given: _Given) -> _Batch:
+    rows: _Batch = given["input"]
+    if rows.values.ndim != 2 or len(given["normalized_shape"]) != 1:
+        raise graph.refused(
+            node,
+            f"over values of shape {tuple(rows.values.shape[1:])}",
+            "a Network's rows have one axis: normalize the last one",
+        )
+    weight, bias = (
+        None if given[what] is None else real(_part(node), what, given[what])
+        for what in ("weight", "bias")
+    )
+    return graph.step(node, layer_norm(_part(node), weight, bias, given["eps"]), rows)
+
+
+def _layer_normalized_now(graph: _ExportReader, node: "Node", given: _Given) -> Any:
+    return (_layer_norm(graph, node, given), None, None)
+
+
 def _normalized_now(graph: _ExportReader, node: "Node", given: _Given) -> Any:
     return (_batch_norm(graph, node, given), None, None)
 
@@ -587,7 +613,11 @@ def _plain(name: ActivationName) -> _Read:
 def _over_rows(name: ActivationName) -> _Read:
     def read(graph: _ExportReader, node: "Node", given: _Given) -> _Batch:
         rows: _Batch = given["self"]
-        if rows.values.ndim != 2 or given["dim"] not in (1, -1):
+        last = rows.values.ndim - 1
+        if name == "softmax" and last > 1 and given["dim"] in (last, -1):
+            *parts, size = rows.values.shape[1:]
+            return graph.activate(node, rows, GroupedSoftmax([size] * math.prod(parts)))
+        if last != 1 or given["dim"] not in (1, -1):
             raise graph.refused(
                 node,
                 f"dim={given['dim']} of values of shape {tuple(rows.values.shape[1:])}, where a "
@@ -695,6 +725,7 @@ _READERS: Mapping[str, _Read] = {
     "feature_dropout": _dropout,
     "gelu": _gelu,
     "hardtanh": _clamp,
+    "layer_norm": _layer_norm,
     "leaky_relu": _leaky_relu,
     "linear": _linear,
     "log_sigmoid": _log_sigmoid,
@@ -704,6 +735,7 @@ _READERS: Mapping[str, _Read] = {
     "mm": _matmul,
     "mul": _mul,
     "native_dropout": _dropout,
+    "native_layer_norm": _layer_normalized_now,
     "neg": _neg,
     "prelu": _prelu,
     "relu6": _relu6,

@@ -13,6 +13,7 @@ from forwardpass.models.importers.steps import (
     Linear,
     Normalize,
     Operation,
+    layer_norm,
     parametrized,
     real,
     sloped,
@@ -105,6 +106,18 @@ def _operation(path: str, leaf: "nn.Module", *, is_first: bool) -> Operation | N
         return Linear(W, None if leaf.bias is None else _array(part, "bias", leaf.bias))
     if _is(leaf, nn.BatchNorm1d):
         return _normalize(part, leaf)
+    if _is(leaf, nn.LayerNorm):
+        if len(leaf.normalized_shape) != 1:
+            raise UnsupportedSourceError(
+                part,
+                f"over values of shape {tuple(leaf.normalized_shape)}",
+                "a Network's rows have one axis: normalize the last one",
+            )
+        weight, bias = (
+            None if each is None else _array(part, what, each)
+            for what, each in (("weight", leaf.weight), ("bias", leaf.bias))
+        )
+        return layer_norm(part, weight, bias, leaf.eps)
     if _is(leaf, nn.Flatten):
         if is_first and (leaf.start_dim, leaf.end_dim) == (1, -1):
             return None
@@ -207,7 +220,7 @@ def _unsupported(part: str, why: str) -> UnsupportedSourceError:
         part,
         why,
         "expected an nn.Sequential of Linear, ReLU, Sigmoid, Tanh, LeakyReLU, PReLU, ELU, SELU, "
-        "GELU, SiLU, Mish, Softplus(1, 20), Softsign, Hardsigmoid, Hardswish, BatchNorm1d, "
-        "Dropout, Identity, Flatten(1) first and Softmax or LogSoftmax last; a module with a "
-        "forward of its own takes example=, a few rows",
+        "GELU, SiLU, Mish, Softplus(1, 20), Softsign, Hardsigmoid, Hardswish, LayerNorm, "
+        "BatchNorm1d, Dropout, Identity, Flatten(1) first and Softmax or LogSoftmax last; a module "
+        "with a forward of its own takes example=, a few rows",
     )
