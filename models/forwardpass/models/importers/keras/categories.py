@@ -150,18 +150,19 @@ def _vocabulary(
         )
     if tokens[: len(special)] == special:
         del tokens[: len(special)]
-    size = options.get("vocabulary_size")
-    if (
-        not tokens
-        or len(tokens) > _MAX_CATEGORIES
-        or size not in (None, len(tokens) + len(special))
-    ):
+    size = options.get("vocabulary_size") or len(tokens) + len(special)
+    if len(tokens) + len(special) != size:
         raise UnsupportedSourceError(
             layer.part,
-            f"a vocabulary of {len(tokens)} tokens"
-            + ("" if size is None else f", where {size - len(special)} are expected"),
-            f"adapt it to at most {_MAX_CATEGORIES} tokens; a saved one may lose empty ones and "
-            "line breaks: import the model from memory",
+            f"a vocabulary of {len(tokens)} tokens, where {size - len(special)} were learned",
+            "a file keeps no token with a line break, and no empty one at its end: import the "
+            "model from memory",
+        )
+    if not 0 < len(tokens) <= _MAX_CATEGORIES:
+        raise UnsupportedSourceError(
+            layer.part,
+            f"a vocabulary of {len(tokens)} tokens",
+            f"expected 1 to {_MAX_CATEGORIES}: adapt it, or give it max_tokens",
         )
     if has_oov and (oov in (None, mask, REFUSE, ZEROS) or oov in tokens):
         raise UnsupportedSourceError(
@@ -187,7 +188,7 @@ def _check_known(layer: KerasLayer, indices: NDArray[np.intp], count: int) -> No
 
 def _one_hot(layer: KerasLayer, indices: NDArray[np.intp], width: int) -> Linear | None:
     """Return what makes one-hots of indices of those of the input; None if they are the same."""
-    if np.array_equal(indices, np.arange(width)):
+    if len(indices) == width and np.array_equal(indices, np.arange(width)):
         return None
     if width * len(indices) > _MAX_WEIGHTS:
         raise UnsupportedSourceError(

@@ -15,6 +15,7 @@ from forwardpass.models.categorical import Categorical
 from forwardpass.models.errors import NetworkError, UnsupportedSourceError
 from forwardpass.models.importers.keras.categories import CategoryInputs, Column
 from forwardpass.models.importers.keras.layers import (
+    BEFORE,
     ENCODERS,
     LOOKUPS,
     MERGES,
@@ -139,7 +140,7 @@ class _Reader:
         layers = model.layers
         for layer in layers:
             # An input has to hold real numbers only where it is read as numbers.
-            if layer.kind not in {*MODELS, *LOOKUPS, "InputLayer"}:
+            if layer.kind not in {*MODELS, *LOOKUPS, *BEFORE, "InputLayer"}:
                 check_dtype(layer)
         if model.kind == "Sequential":
             tensors, called = list(inputs), Counter[str]()

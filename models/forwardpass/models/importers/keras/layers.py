@@ -62,8 +62,8 @@ LOOKUPS = frozenset({"IntegerLookup", "StringLookup"})
 ENCODERS = frozenset({*LOOKUPS, "CategoryEncoding", "Embedding"})
 """Layers that read one column of categories, or of their indices."""
 
-# Of these a Network has no part: they hash, or jump from one value to another.
-_BEFORE = frozenset({"Discretization", "HashedCrossing", "Hashing", "TextVectorization"})
+BEFORE = frozenset({"Discretization", "HashedCrossing", "Hashing", "TextVectorization"})
+"""Layers that no Network has: they hash, or jump from one value to another."""
 
 # These have an effect only in training.
 _DO_NOTHING = frozenset(
@@ -167,7 +167,7 @@ def operation_of(layer: KerasLayer, store: WeightStore) -> Operation | None:
             "no part of a Network",
             "call it before the network, and import what comes after it: "
             "keras.Model(LAYER.output, model.outputs)"
-            if layer.kind in _BEFORE
+            if layer.kind in BEFORE
             else f"expected one of {', '.join(known)}, or Flatten or Reshape to rows",
         )
     return _READERS[layer.kind](layer, store)

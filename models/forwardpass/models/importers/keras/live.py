@@ -109,6 +109,8 @@ def predicted(model: "keras.Model", rows: Any, written: KerasLayer) -> list[Any]
 
     rows are those of its input, or of each by name, in the order of its inputs.
     """
+    if written.kind == "Sequential" and isinstance(rows, Mapping):
+        (rows,) = rows.values()
     if not isinstance(rows, Mapping):
         (source,) = model.inputs
         given: Any = rows.reshape(len(rows), *source.shape[1:])
