@@ -324,7 +324,7 @@ def _keras() -> Iterator[Case]:
     yield from case("Functional, two heads, skip connection", heads)
     model, exact = built(columns, "float32"), built(columns, "float64")
     rng = np.random.default_rng(1)
-    rows = {
+    rows: dict[str, NDArray[Any]] = {
         "size": rng.integers(0, 12, (200, 1)),
         "color": rng.integers(0, 200, (200, 1)),
         "weight": rng.standard_normal((200, 8)).astype(np.float32),

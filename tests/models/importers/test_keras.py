@@ -5,6 +5,7 @@ What Keras itself writes is read in `libraries/test_keras.py`.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -498,33 +499,36 @@ def test_integers_without_a_lookup_have_no_answer_beyond_their_number(path) -> N
     assert network.inputs == (Categorical("size", [0, 1, 2]),)
 
 
-ONE_HOT = {"vocabulary": ["a", "b"], "output_mode": "one_hot"}
+ONE_HOT: dict[str, Any] = {"vocabulary": ["a", "b"], "output_mode": "one_hot"}
+
+
+REFUSED_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"num_oov_indices": 2},
+        r"'y' \(StringLookup\): num_oov_indices=2; a Network has only",
+    ),
+    ({"output_mode": "count"}, "output_mode='count'"),
+    ({"output_mode": "int"}, "'functional' .*: reads the index of a category as a number"),
+    ({"invert": True}, "invert=True"),
+    ({"vocabulary": None}, "no vocabulary in the file"),
+    ({"vocabulary": "/etc/passwd"}, "a vocabulary '/etc/passwd'"),
+    ({"vocabulary": ["a", 1]}, "a vocabulary not only of str"),
+    ({"vocabulary_size": 4}, "of 2 tokens, where 3 were learned; .* from memory"),
+    ({"vocabulary": ["[UNK]"]}, "of 0 tokens; expected 1 to"),
+    (
+        {"vocabulary": ["a", "[UNK]"]},
+        r"oov_token='\[UNK\]', which is no category of its own",
+    ),
+    ({"oov_token": "zeros"}, "oov_token='zeros'"),
+    ({"max_tokens": 2**40, "pad_to_max_tokens": True}, "one-hots of 1099511627776 columns"),
+]
 
 
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
         ([lookup("StringLookup", "y", call("color"), **ONE_HOT | each)], message)
-        for each, message in [
-            (
-                {"num_oov_indices": 2},
-                r"'y' \(StringLookup\): num_oov_indices=2; a Network has only",
-            ),
-            ({"output_mode": "count"}, "output_mode='count'"),
-            ({"output_mode": "int"}, "'functional' .*: reads the index of a category as a number"),
-            ({"invert": True}, "invert=True"),
-            ({"vocabulary": None}, "no vocabulary in the file"),
-            ({"vocabulary": "/etc/passwd"}, "a vocabulary '/etc/passwd'"),
-            ({"vocabulary": ["a", 1]}, "a vocabulary not only of str"),
-            ({"vocabulary_size": 4}, "of 2 tokens, where 3 were learned; .* from memory"),
-            ({"vocabulary": ["[UNK]"]}, "of 0 tokens; expected 1 to"),
-            (
-                {"vocabulary": ["a", "[UNK]"]},
-                r"oov_token='\[UNK\]', which is no category of its own",
-            ),
-            ({"oov_token": "zeros"}, "oov_token='zeros'"),
-            ({"max_tokens": 2**40, "pad_to_max_tokens": True}, "one-hots of 1099511627776 columns"),
-        ]
+        for each, message in REFUSED_OPTIONS
     ]
     + [
         (

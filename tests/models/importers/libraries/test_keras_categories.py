@@ -11,7 +11,7 @@ keras = pytest.importorskip("keras")
 from keras import layers  # noqa: E402
 from support.imported import TOLERANCE  # noqa: E402
 
-from forwardpass.models import forward  # noqa: E402
+from forwardpass.models import Categorical, forward  # noqa: E402
 from forwardpass.models.errors import UnsupportedSourceError  # noqa: E402
 from forwardpass.models.file.export import proven  # noqa: E402
 from forwardpass.models.importers.keras import from_keras  # noqa: E402
@@ -104,9 +104,8 @@ def table(form):
     hots = layers.CategoryEncoding(num_tokens=4, output_mode="multi_hot")(numbers(size))
     joined = layers.Concatenate()([layers.Flatten()(both), hots, normalization(weight)])
     inside = keras.Sequential([keras.Input(joined.shape[1:]), layers.Dense(4, activation="relu")])
-    given = [weight, color, size]
-    if form == "a dict":
-        given = {each.name: each for each in given}
+    listed = [weight, color, size]
+    given = {each.name: each for each in listed} if form == "a dict" else listed
     return answered(given, layers.Dropout(0.5)(inside(joined)))
 
 
@@ -237,7 +236,9 @@ def test_what_comes_after_a_layer_is_imported_as_its_refusal_says() -> None:
         with pytest.raises(UnsupportedSourceError, match=r"layer 'bins' .* keras.Model"):
             from_keras(model)
         rest = keras.Model(model.get_layer("bins").output, model.outputs)
-        assert from_keras(rest).inputs[0].categories[:2] == (0, 1)
+        (read,) = from_keras(rest).inputs
+        assert isinstance(read, Categorical)
+        assert read.categories[:2] == (0, 1)
 
 
 @pytest.mark.parametrize(
