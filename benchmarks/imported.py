@@ -4,7 +4,7 @@ import copy
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ class Case:
     importer: str
     kind: str
     network: Network
-    x: Rows
+    x: Rows | Mapping[str, NDArray[Any]]
+    """The rows of its input, or of each by name."""
     expected: dict[str, NDArray[np.float64]]
     """The source library's answers to x, computed in float64, by output."""
 
@@ -255,11 +256,14 @@ def _keras() -> Iterator[Case]:
         model = define()
         keras.config.set_dtype_policy("float32")
         rng = np.random.default_rng(0)
-        for variable in model.weights:
+        for variable in filter(lambda each: len(each.shape), model.weights):  # no counts
             values = rng.standard_normal(variable.shape) / np.sqrt(variable.shape[0])
             if "variance" in variable.name:
                 values = np.exp(values)
             variable.assign(values.astype(np.float32))
+        for layer in model.layers:
+            if isinstance(layer, layers.Normalization):
+                layer.finalize_state()  # or it computes with what it was made with
         return model
 
     def case(kind: str, define: Callable[[], Any]) -> Iterator[Case]:
@@ -306,7 +310,33 @@ def _keras() -> Iterator[Case]:
         )
 
     yield from case("Sequential, BatchNormalization", chain)
+
+    def columns() -> Any:
+        size, color = keras.Input((1,), dtype="int64", name="size"), keras.Input((1,), name="color")
+        weight = keras.Input((8,), name="weight")
+        hots = layers.CategoryEncoding(12, "one_hot")(size)
+        embedded = layers.Flatten()(layers.Embedding(200, 16)(color))
+        scaled = layers.Normalization()(weight)
+        both = layers.Concatenate()([hots, embedded, scaled])
+        hidden = layers.Dense(32, activation="relu")(both)
+        return keras.Model([size, color, weight], layers.Dense(1, activation="sigmoid")(hidden))
+
     yield from case("Functional, two heads, skip connection", heads)
+    model, exact = built(columns, "float32"), built(columns, "float64")
+    rng = np.random.default_rng(1)
+    rows: dict[str, NDArray[Any]] = {
+        "size": rng.integers(0, 12, (200, 1)),
+        "color": rng.integers(0, 200, (200, 1)),
+        "weight": rng.standard_normal((200, 8)).astype(np.float32),
+    }
+    answer = exact([*rows.values()], training=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        for importer, network in {"model": from_keras(model), "file": from_keras(path)}.items():
+            expected = {network.outputs[0].name: keras.ops.convert_to_numpy(answer)}
+            kind = "Functional, categories embedded and one-hot, numbers"
+            yield Case(f"Keras {importer}", kind, network, rows, expected)
 
 
 def _state() -> Iterator[Case]:

@@ -16,7 +16,9 @@ IGNORED = (
 
 
 LIBRARIES = ROOT / "tests" / "models" / "importers" / "libraries"
-JAX, POLICIES, SBX = (LIBRARIES / f"test_{name}.py" for name in ("jax", "policies", "sbx"))
+CATEGORIES, JAX, POLICIES, SBX = (
+    LIBRARIES / f"test_{name}.py" for name in ("keras_categories", "jax", "policies", "sbx")
+)
 
 
 @pytest.mark.parametrize("tests", ["models/importers/libraries", "docs/test_examples.py"])
@@ -32,8 +34,14 @@ def test_torch_and_keras_models_become_networks_with_their_answers(
         "-e",
         f"{ROOT}[dev]",
     )
-    others = [f"--ignore={file}" for file in (JAX, POLICIES, SBX)]
+    others = [f"--ignore={file}" for file in (CATEGORIES, JAX, POLICIES, SBX)]
     check(python, "-k", "importers", *others, ROOT / "tests" / tests)
+
+
+def test_lookups_of_keras_become_inputs_of_categories(environment: Callable[..., Path]) -> None:
+    # They run on TensorFlow whatever the backend; other backends hand no texts to a model.
+    python = environment("tensorflow-cpu==2.21.*", "keras==3.15.*", "-e", f"{ROOT}[dev]")
+    check(python, CATEGORIES, backend="tensorflow")
 
 
 def test_jax_networks_become_networks_with_their_answers(
@@ -71,12 +79,12 @@ def test_policies_become_networks_with_their_actions(environment: Callable[..., 
     check(environment("torch==2.13.*", "sbx-rl==0.28.*", "-e", f"{ROOT}[dev]"), SBX)
 
 
-def check(python: Path, *arguments: str | Path) -> None:
+def check(python: Path, *arguments: str | Path, backend: str = "torch") -> None:
     """Run tests in an environment, which has to have what they need."""
     warnings = [part for each in IGNORED for part in ("-W", each)]
     done = subprocess.run(
         [python, "-m", "pytest", "-p", "no:cacheprovider", *warnings, *arguments],
-        env=os.environ | {"KERAS_BACKEND": "torch"},
+        env=os.environ | {"KERAS_BACKEND": backend},
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -82,9 +82,13 @@ def keras_file(
     model: JSON,
     weights: Mapping[str, Any] | Callable[[h5py.File], None],
     version: str = "3.15.1",
+    vocabularies: Mapping[str, str] | None = None,
     **members: str | bytes | None,
 ) -> Path:
-    """Write a file and return its path; members replace its own, None leaves one out."""
+    """Write a file and return its path; members replace its own, None leaves one out.
+
+    vocabularies: texts of what Keras writes at `assets/layers/KEY/vocabulary.txt`.
+    """
     write = weights if callable(weights) else write_weights(weights)
     own: dict[str, str | bytes | None] = {
         "metadata.json": json.dumps({"keras_version": version}),
@@ -92,6 +96,8 @@ def keras_file(
         "model.weights.h5": hdf5(write),
     }
     contents = own | {name.replace("__", "."): content for name, content in members.items()}
+    for place, text in (vocabularies or {}).items():
+        contents[f"assets/layers/{place}/vocabulary.txt"] = text
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
             if content is not None:

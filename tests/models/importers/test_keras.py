@@ -21,8 +21,16 @@ from support.keras_files import (
     sequential,
 )
 
-from forwardpass.models import ACTIVATIONS, Input, LayerNorm, NetworkError
+from forwardpass.models import (
+    ACTIVATIONS,
+    Categorical,
+    Input,
+    LayerNorm,
+    NetworkError,
+    forward,
+)
 from forwardpass.models.errors import MissingLibraryError, UnsupportedSourceError
+from forwardpass.models.file.export import proven
 from forwardpass.models.importers.keras import from_keras
 
 RNG = np.random.default_rng(0)
@@ -397,6 +405,212 @@ def test_what_a_network_cannot_represent_is_refused_by_name(model, message, path
     weights = {"dense/vars/0": K1, "dense/vars/1": B1}
     with pytest.raises(UnsupportedSourceError, match=message):
         from_keras(keras_file(path, model, weights))
+
+
+COLOR = layer("InputLayer", "color", batch_shape=[None, 1], dtype="string")
+SIZE = layer("InputLayer", "size", batch_shape=[None], dtype="int64")
+WEIGHT = layer("InputLayer", "weight", batch_shape=[None, 1])
+
+
+def lookup(kind, name, *calls, vocabulary=None, **options):
+    """A lookup as Keras 3.15.1 writes it."""
+    own = {
+        "invert": False,
+        "mask_token": None,
+        "max_tokens": None,
+        "num_oov_indices": 1,
+        "oov_token": "[UNK]" if kind == "StringLookup" else -1,
+        "output_mode": "int",
+        "pad_to_max_tokens": False,
+        "vocabulary": vocabulary,
+        "vocabulary_size": None,
+    }
+    return layer(kind, name, *calls, **own | options)
+
+
+def looked_up(*layers, output, inputs=(COLOR,)):
+    names = [each["config"]["name"] for each in inputs]
+    return functional(
+        *inputs, *layers, inputs=[[name, 0, 0] for name in names], outputs=[[output, 0, 0]]
+    )
+
+
+def texts(*values):
+    return {"color": np.array(values, object).reshape(-1, 1)}
+
+
+def test_unknown_texts_are_read_as_the_category_that_keras_has_for_them(path) -> None:
+    model = looked_up(
+        lookup("StringLookup", "hot", call("color"), output_mode="one_hot", vocabulary_size=3),
+        dense("y", call("hot"), use_bias=False),
+        output="y",
+    )
+    W = normal(3, 2)
+    vocabularies = {"string_lookup": "[UNK]\nred\nGröße"}
+    network = from_keras(keras_file(path, model, {"dense/vars/0": W}, vocabularies=vocabularies))
+    assert network.inputs == (Categorical("color", ["[UNK]", "red", "Größe"], "[UNK]"),)
+    assert [each.name for each in network.layers] == ["y"]
+    rows = texts("red", "Größe", "RED", "", "[UNK]")
+    np.testing.assert_array_equal(forward(network, rows)["y"], W[[1, 2, 0, 0, 0]])
+    proven(network)
+
+
+def test_a_masked_text_is_an_index_and_no_one_hot(path) -> None:
+    model = looked_up(
+        lookup(
+            "StringLookup", "index", call("color"), vocabulary=["", "[UNK]", "a", "b"],
+            mask_token="", vocabulary_size=4,
+        ),
+        lookup(
+            "StringLookup", "hot", call("color"), vocabulary=["b", "a"], mask_token="",
+            output_mode="multi_hot", max_tokens=5, pad_to_max_tokens=True,
+        ),
+        layer("Embedding", "rows", call("index"), input_dim=6, output_dim=2),
+        layer("Reshape", "flat", call("rows"), target_shape=[-1]),
+        layer("CategoryEncoding", "wide", call("index"), num_tokens=4, output_mode="one_hot"),
+        layer("Concatenate", "y", call("flat", "hot", "wide", listed=True), axis=-1),
+        output="y",
+    )  # fmt: skip
+    E = normal(6, 2)
+    network = from_keras(keras_file(path, model, {"embedding/vars/0": E}))
+    expected = np.hstack([E[[2, 0, 1, 3]], np.eye(5)[[2, 0, 0, 1]], np.eye(4)[[2, 0, 1, 3]]])
+    expected[1, 2:7] = 0
+    np.testing.assert_array_equal(forward(network, texts("a", "", "z", "b"))["y"], expected)
+    proven(network)
+
+
+def test_texts_integers_and_numbers_are_inputs_of_one_network(path) -> None:
+    encoder = functional(
+        layer("InputLayer", "given", batch_shape=[None], dtype="int64"),
+        lookup("IntegerLookup", "index", call("given"), mask_token=0, vocabulary_size=4),
+        layer("Embedding", "rows", call("index"), input_dim=4, output_dim=2),
+        inputs=[["given", 0, 0]],
+        outputs=[["rows", 0, 0]],
+        calls=(call("size"),),
+    )
+    model = looked_up(
+        encoder,
+        lookup(
+            "StringLookup", "hot", call("color"), vocabulary=["a"], num_oov_indices=0,
+            output_mode="one_hot",
+        ),
+        layer("Normalization", "scaled", call("weight"), axis=[], mean=3.0, variance=4.0),
+        layer("Concatenate", "y", call(("functional", 0, 0), "hot", "scaled", listed=True)),
+        inputs=(COLOR, SIZE, WEIGHT),
+        output="y",
+    )  # fmt: skip
+    E = normal(4, 2)
+    saved = keras_file(
+        path,
+        model,
+        {"functional/layers/embedding/vars/0": E},
+        vocabularies={"functional/layers/integer_lookup": "0\n-1\n70\n-5"},
+    )
+    network = from_keras(saved)
+    assert [each.name for each in network.inputs] == ["color", "size", "weight"]
+    rows = texts("a", "a", "b") | {"size": [[70], [0], [5]], "weight": [[3.0], [5.0], [3.0]]}
+    answers = network(rows)["y"]
+    np.testing.assert_allclose(answers[:2], [[*E[2], 1, 0], [*E[0], 1, 1]], rtol=1e-6)
+    assert np.isnan(answers[2]).all()
+
+    given = from_keras(saved, input=Input(1, "kg"))
+    assert [each.name for each in given.inputs] == ["color", "size", "kg"]
+    for wrong in (Categorical("c", ["a"]), [Input(1, "a"), Input(1, "b")]):
+        with pytest.raises(NetworkError, match="input: expected one for each of 'weight', in this"):
+            from_keras(saved, input=wrong)
+
+
+def test_integers_without_a_lookup_have_no_answer_beyond_their_number(path) -> None:
+    model = looked_up(
+        layer("CategoryEncoding", "y", call("size"), num_tokens=3, output_mode="one_hot"),
+        inputs=(SIZE,),
+        output="y",
+    )
+    network = from_keras(keras_file(path, model, {}))
+    assert network.inputs == (Categorical("size", [0, 1, 2]),)
+
+
+ONE_HOT: dict[str, Any] = {"vocabulary": ["a", "b"], "output_mode": "one_hot"}
+
+
+REFUSED_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"num_oov_indices": 2},
+        r"'y' \(StringLookup\): num_oov_indices=2; a Network has only",
+    ),
+    ({"output_mode": "count"}, "output_mode='count'"),
+    ({"output_mode": "int"}, "'functional' .*: reads the index of a category as a number"),
+    ({"invert": True}, "invert=True"),
+    ({"vocabulary": None}, "no vocabulary in the file"),
+    ({"vocabulary": "/etc/passwd"}, "a vocabulary '/etc/passwd'"),
+    ({"vocabulary": ["a", 1]}, "a vocabulary not only of str"),
+    ({"vocabulary_size": 4}, "of 2 tokens, where 3 were learned; .* from memory"),
+    ({"vocabulary": ["[UNK]"]}, "of 0 tokens; expected 1 to"),
+    (
+        {"vocabulary": ["a", "[UNK]"]},
+        r"oov_token='\[UNK\]', which is no category of its own",
+    ),
+    ({"oov_token": "zeros"}, "oov_token='zeros'"),
+    ({"max_tokens": 2**40, "pad_to_max_tokens": True}, "one-hots of 1099511627776 columns"),
+]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([lookup("StringLookup", "y", call("color"), **ONE_HOT | each)], message)
+        for each, message in REFUSED_OPTIONS
+    ]
+    + [
+        (
+            [layer("Hashing", "y", call("color"), num_bins=3)],
+            r"'y' \(Hashing\).*keras.Model\(LAYER",
+        ),
+        ([layer("Dropout", "y", call("color"))], r"'color' \(InputLayer\): of dtype string"),
+        ([lookup("IntegerLookup", "y", call("color"))], "reads input 'color' of dtype string"),
+        ([layer("Embedding", "y", call("color"), input_dim=3)], "3 categories of .* dtype string"),
+        (
+            [
+                lookup("StringLookup", "a", call("color"), vocabulary=["a", "b", "c"]),
+                layer("CategoryEncoding", "y", call("a"), num_tokens=3, output_mode="one_hot"),
+            ],
+            "3 rows for the indices 0 to 3; give it as many as the lookup's vocabulary_size",
+        ),
+        (
+            [
+                lookup("StringLookup", "a", call("color"), vocabulary=["a", "b"]),
+                lookup("StringLookup", "y", call("a"), **ONE_HOT),
+            ],
+            "looks up the indices of another lookup",
+        ),
+        (
+            [
+                lookup("StringLookup", "a", call("color"), **ONE_HOT),
+                lookup("StringLookup", "y", call("color"), **ONE_HOT | {"vocabulary": ["c", "b"]}),
+            ],
+            "other categories of input 'color' than another layer has",
+        ),
+    ],
+)
+def test_lookups_that_a_network_cannot_represent_are_refused_by_name(layers, message, path) -> None:
+    with pytest.raises(UnsupportedSourceError, match=message):
+        from_keras(keras_file(path, looked_up(*layers, output="y"), {}))
+
+
+def test_a_column_is_a_category_or_a_number(path) -> None:
+    hot = layer("CategoryEncoding", "hot", call("weight"), num_tokens=3, output_mode="one_hot")
+    both = layer("Concatenate", "y", call("hot", "weight", listed=True), axis=-1)
+    with pytest.raises(UnsupportedSourceError, match=r"'weight' .*: read as a category and as a n"):
+        from_keras(keras_file(path, looked_up(hot, both, inputs=(WEIGHT,), output="y"), {}))
+    wide = layer("InputLayer", "wide", batch_shape=[None, 3])
+    several = layer("CategoryEncoding", "y", call("wide"), num_tokens=3, output_mode="multi_hot")
+    with pytest.raises(
+        UnsupportedSourceError, match=r"reads values of shape \(3,\); .* one column"
+    ):
+        from_keras(keras_file(path, looked_up(several, inputs=(wide,), output="y"), {}))
+    rows = layer("CategoryEncoding", "y", call("size"), num_tokens=3, output_mode="multi_hot")
+    with pytest.raises(UnsupportedSourceError, match="rows without an axis of values; give the in"):
+        from_keras(keras_file(path, looked_up(rows, inputs=(SIZE,), output="y"), {}))
 
 
 PLAIN = sequential(input_layer(3), dense("d", use_bias=False))

@@ -45,12 +45,15 @@ def from_keras(
     of its code is run, and Keras is not needed. Its layers are Dense, Activation, ReLU,
     LeakyReLU, PReLU, ELU, Softmax, Concatenate, Add, Subtract and Average, Normalization,
     Rescaling and BatchNormalization (they become the input's scaling, or part of their
-    neighbors), Flatten of the input (left out: rows are sent flat), Dropout and the like (left
-    out), and models of these.
+    neighbors), Flatten, and Reshape to rows (left out: rows are sent flat), Dropout and the like
+    (left out), StringLookup, IntegerLookup, CategoryEncoding and Embedding of an input of one
+    column, and models of these.
 
     Layers, inputs and outputs have Keras' names; an output has that of its layer, or its key in
     a dict of outputs. labels and units are by output. The scaling of a given input comes before
-    the model; for several inputs, which a Concatenate may join, give a sequence.
+    the model; for several inputs, which a Concatenate may join, give a sequence. What is looked
+    up, embedded or encoded is an input of categories: an unknown one is read as the oov_token, or
+    has no answer where Keras has none. Those inputs are the model's own, and none is given.
 
     A model in memory is read from its objects, not from its configuration, and the network is
     compared with the model's own answers to a few rows. A file is read and never run. Both are

@@ -2,7 +2,9 @@
 
 A zip archive of `metadata.json`, `config.json` and `model.weights.h5`, in which the weights of
 a layer are at `layers/CLASS/vars/0`, `1`, ...: CLASS is that of the layer in snake case, with
-`_1`, `_2`, ... from the second of a class on. Source: Keras 3, `keras/src/saving/saving_lib.py`.
+`_1`, `_2`, ... from the second of a class on. The vocabulary of a lookup is in its configuration,
+or a line a token in `assets/layers/CLASS/vocabulary.txt`. Source: Keras 3,
+`keras/src/saving/saving_lib.py`.
 """
 
 import io
@@ -23,6 +25,8 @@ from forwardpass.models.importers.keras.layers import KerasLayer
 from forwardpass.models.importers.steps import real
 
 _WEIGHTS = "model.weights.h5"
+_ASSETS = "assets/"
+_VOCABULARY = "/vocabulary.txt"
 _INFLATION = 100
 """Maximum ratio of a member's size to its compressed size: weights hardly compress; a bomb does."""
 
@@ -38,12 +42,17 @@ def read_file(path: Path) -> "tuple[KerasLayer, FileWeights, str]":
         version = str(json.loads(_member(archive, "metadata.json"))["keras_version"])
         model = json.loads(_member(archive, "config.json"))
         weights = _member(archive, _WEIGHTS)
+        vocabularies = {
+            name.removeprefix(_ASSETS).removesuffix(_VOCABULARY): _lines(_member(archive, name))
+            for name in archive.namelist()
+            if name.startswith(_ASSETS) and name.endswith(_VOCABULARY)
+        }
     if version.split(".")[0] != "3":
         raise UnsupportedSourceError(
             f"file {str(path)!r}", f"written by Keras {version}", "save it with Keras 3"
         )
     layer = KerasLayer.parse(model)
-    return layer, FileWeights(_arrays(path, weights), "", _slots(layer)), version
+    return layer, FileWeights(_arrays(path, weights), vocabularies, "", _slots(layer)), version
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +61,8 @@ class FileWeights:
 
     arrays: Mapping[str, NDArray[Any]]
     """The arrays by their path in `model.weights.h5`."""
+    vocabularies: Mapping[str, Sequence[str]]
+    """The vocabularies that lie beside `config.json`, by the folder of their layer."""
     folder: str
     """The folder of the model's `layers`: empty, or with a slash at its end."""
     slots: Mapping[str, str]
@@ -59,7 +70,7 @@ class FileWeights:
 
     def weights(self, layer: KerasLayer, names: Sequence[str]) -> list[NDArray[np.float64]]:
         """Return a layer's weights, numbered in the file in the order of names."""
-        place = f"{self.folder}layers/{self.slots[layer.name]}/vars"
+        place = f"{self._place(layer)}/vars"
         values = []
         for number, name in enumerate(names):
             if f"{place}/{number}" not in self.arrays:
@@ -69,10 +80,27 @@ class FileWeights:
             values.append(real(layer.part, name, self.arrays[f"{place}/{number}"]))
         return values
 
+    def vocabulary(self, layer: KerasLayer) -> Sequence[str | int]:
+        """Return the tokens of a lookup, from its configuration or from the file beside it."""
+        written = layer.config["vocabulary"]
+        if isinstance(written, list):
+            return written
+        place = self._place(layer)
+        if written is not None or place not in self.vocabularies:
+            raise UnsupportedSourceError(
+                layer.part,
+                "no vocabulary in the file" if written is None else f"a vocabulary {written!r}",
+                "adapt it or give it a list, and save the model with Keras 3",
+            )
+        lines = self.vocabularies[place]
+        return lines if layer.kind == "StringLookup" else [*map(int, lines)]
+
     def inside(self, model: KerasLayer) -> "FileWeights":
         """Return the weights of a model that is a layer."""
-        folder = f"{self.folder}layers/{self.slots[model.name]}/"
-        return FileWeights(self.arrays, folder, _slots(model))
+        return FileWeights(self.arrays, self.vocabularies, f"{self._place(model)}/", _slots(model))
+
+    def _place(self, layer: KerasLayer) -> str:
+        return f"{self.folder}layers/{self.slots[layer.name]}"
 
 
 def _slots(model: KerasLayer) -> dict[str, str]:
@@ -94,6 +122,14 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     if info.file_size > _INFLATION * max(info.compress_size, 1):
         raise ValueError(f"{name} claims {info.file_size} bytes of {info.compress_size}")
     return archive.read(info)
+
+
+def _lines(content: bytes) -> list[str]:
+    """Return the tokens of a file as Keras reads them: it loses empty ones at the end."""
+    lines = content.decode().splitlines()
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def _arrays(path: Path, weights: bytes) -> dict[str, NDArray[Any]]:

@@ -57,6 +57,15 @@ MODELS = frozenset({"Functional", "Sequential"})
 MERGES = frozenset({"Add", "Average", "Concatenate", "Subtract"})
 """Layers that read several tensors."""
 
+LOOKUPS = frozenset({"IntegerLookup", "StringLookup"})
+"""Layers that make indices, or one-hots of these, of texts and integers."""
+
+ENCODERS = frozenset({*LOOKUPS, "CategoryEncoding", "Embedding"})
+"""Layers that read one column of categories, or of their indices."""
+
+BEFORE = frozenset({"Discretization", "HashedCrossing", "Hashing", "TextVectorization"})
+"""Layers that no Network has: they hash, or jump from one value to another."""
+
 # These have an effect only in training.
 _DO_NOTHING = frozenset(
     {
@@ -124,6 +133,9 @@ class WeightStore(Protocol):
     def weights(self, layer: KerasLayer, names: Sequence[str]) -> list[NDArray[np.float64]]:
         """Return a layer's weights; names are those of its attributes, in Keras' order."""
 
+    def vocabulary(self, layer: KerasLayer) -> Sequence[str | int]:
+        """Return the tokens of a lookup; those of masks and unknown values may come first."""
+
     def inside(self, model: KerasLayer) -> "WeightStore":
         """Return the store of a model that is a layer."""
 
@@ -150,11 +162,14 @@ def operation_of(layer: KerasLayer, store: WeightStore) -> Operation | None:
     if layer.kind in _DO_NOTHING:
         return None
     if layer.kind not in _READERS:
+        known = sorted([*_READERS, *MERGES, *ENCODERS, *_DO_NOTHING])
         raise UnsupportedSourceError(
             layer.part,
             "no part of a Network",
-            f"expected one of {', '.join(sorted([*_READERS, *MERGES, *_DO_NOTHING]))}, or Flatten "
-            "of the input",
+            "call it before the network, and import what comes after it: "
+            "keras.Model(LAYER.output, model.outputs)"
+            if layer.kind in BEFORE
+            else f"expected one of {', '.join(known)}, or Flatten or Reshape to rows",
         )
     return _READERS[layer.kind](layer, store)
 

@@ -19,26 +19,32 @@ from forwardpass.models.importers.agreement import (
     TENSOR_FLOAT32,
     Arithmetic,
 )
-from forwardpass.models.importers.keras.layers import KerasLayer, histories
+from forwardpass.models.importers.keras.layers import LOOKUPS, KerasLayer, histories
 from forwardpass.models.importers.steps import real
 
 if TYPE_CHECKING:
     import keras
 
 # The options of layers on which their results depend.
+_LOOKUP = ["invert", "mask_token", "max_tokens", "num_oov_indices", "oov_token", "output_mode"]
 _OPTIONS: Mapping[str, Sequence[str]] = {
     "Activation": ["activation"],
     "BatchNormalization": ["axis", "center", "epsilon", "scale"],
+    "CategoryEncoding": ["num_tokens", "output_mode"],
     "Concatenate": ["axis"],
     "Dense": ["activation"],
     "ELU": ["alpha"],
+    "Embedding": ["input_dim"],
     "Flatten": ["data_format"],
+    "IntegerLookup": [*_LOOKUP, "pad_to_max_tokens", "vocabulary_dtype"],
     "LayerNormalization": ["axis", "center", "epsilon", "rms_scaling", "scale"],
     "LeakyReLU": ["negative_slope"],
     "Normalization": ["axis", "invert"],
     "ReLU": ["max_value", "negative_slope", "threshold"],
     "Rescaling": ["offset", "scale"],
+    "Reshape": ["target_shape"],
     "Softmax": ["axis"],
+    "StringLookup": [*_LOOKUP, "pad_to_max_tokens", "encoding"],
 }
 
 
@@ -62,6 +68,12 @@ class LiveWeights:
         """Return a layer's weights, which are attributes of these names."""
         own = self.objects[layer]
         return [real(layer.part, name, _array(getattr(own, name))) for name in names]
+
+    def vocabulary(self, layer: KerasLayer) -> list[str | int]:
+        """Return the tokens of a lookup."""
+        tokens = self.objects[layer].get_vocabulary(include_special_tokens=False)
+        # They are NumPy's scalars.
+        return [str(each) if isinstance(each, str) else int(each) for each in tokens]
 
     def inside(self, _: KerasLayer) -> "LiveWeights":
         """Return the weights of a model that is a layer."""
@@ -98,6 +110,8 @@ def predicted(model: "keras.Model", rows: Any, written: KerasLayer) -> list[Any]
 
     rows are those of its input, or of each by name, in the order of its inputs.
     """
+    if written.kind == "Sequential" and isinstance(rows, Mapping):
+        (rows,) = rows.values()
     if not isinstance(rows, Mapping):
         (source,) = model.inputs
         given: Any = rows.reshape(len(rows), *source.shape[1:])
@@ -147,6 +161,8 @@ def _read(
         config |= {key: _plain(getattr(own, key)) for key in _OPTIONS.get(kind, ())}
         if kind == "Dense":
             config["use_bias"] = getattr(own, "bias", None) is not None
+        if kind in LOOKUPS:
+            config["vocabulary_size"] = own._frozen_vocab_size
         if kind == "Normalization":
             config["epsilon"] = keras.config.epsilon()
     layer = KerasLayer(own.name, kind, config, calls, layers)
