@@ -2,10 +2,9 @@
 
     python -m benchmarks.balancing [ROUNDS]
 
-CPU of a call in Envoy and in the servers under h2load, which has both cores with them: all calls to
-one server, half of them to each as of clients that take turns, and through Envoy. Then CPU and time
-of a call in our client, to one server, to both in turns by gRPC's round_robin, and through Envoy.
-They take turns; figures are medians.
+CPU of a call in Envoy and in the servers under h2load, which has both cores with them, and time of
+a call of one caller that waits for each; then CPU and time of a call in our client, to one server,
+to both in turns by gRPC's round_robin, and through Envoy. They take turns; figures are medians.
 """
 
 import json
@@ -15,7 +14,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
@@ -34,7 +32,7 @@ from conformance.deployed_envoy import VERSION, balancer  # noqa: E402
 from conformance.environments import python_with  # noqa: E402
 
 SMALL = Network.chain([30, 64, 32, 2], "relu", "sigmoid", name="small")
-CALLS, STREAMS, IN_A_CLIENT = 10_000, 16, 200
+MANY, ONE, IN_A_CLIENT = {"directly": 20_000, "through Envoy": 4_000}, 100, 100
 ROUND_ROBIN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
@@ -71,24 +69,16 @@ def main() -> None:
             def servers_s() -> float:
                 return one.cpu_s() + other.cpu_s()
 
-            def measure(kind: str, *targets: str) -> None:
-                callers = []
-                for target in targets:
-                    (own := folder / target.replace(":", "-")).mkdir(exist_ok=True)
-                    callers.append(Caller(target, SMALL.name, row, own))
-                calls, streams = CALLS // len(targets), STREAMS // len(targets)
+            def measure(kind: str, target: str) -> None:
+                caller = Caller(target, SMALL.name, row, folder)
                 servers, envoys = servers_s(), between.cpu_s()
-                with ThreadPoolExecutor() as at_once:
-                    runs = [
-                        at_once.submit(
-                            caller.run, calls, connections=8, streams=streams, core="0,1"
-                        )
-                        for caller in callers
-                    ]
-                    per_s = sum(run.result().calls_per_s for run in runs)
-                figures[f"{kind}: server, us"].append((servers_s() - servers) / CALLS * 1e6)
-                figures[f"{kind}: Envoy, us"].append((between.cpu_s() - envoys) / CALLS * 1e6)
-                figures[f"{kind}: calls/s"].append(per_s)
+                many = caller.run(MANY[kind], connections=8, streams=16, core="0,1")
+                figures[f"{kind}: server, us"].append((servers_s() - servers) / MANY[kind] * 1e6)
+                figures[f"{kind}: Envoy, us"].append((between.cpu_s() - envoys) / MANY[kind] * 1e6)
+                figures[f"{kind}: calls/s"].append(many.calls_per_s)
+                alone = sorted(caller.run(ONE, connections=1, streams=1, core="0,1").latencies_s)
+                figures[f"{kind}: one caller, median, us"].append(median(alone) * 1e6)
+                figures[f"{kind}: one caller, p99, us"].append(alone[len(alone) * 99 // 100] * 1e6)
 
             clients = {
                 "client to one": Client(one.target),
@@ -98,8 +88,7 @@ def main() -> None:
                 "client through Envoy": Client(through),
             }
             steps: list[Callable[[], None]] = [
-                lambda: measure("to one", one.target),
-                lambda: measure("to both", one.target, other.target),
+                lambda: measure("directly", one.target),
                 lambda: measure("through Envoy", through),
             ]
             for round_ in range(rounds + 1):
