@@ -65,7 +65,11 @@ def debian(package: str) -> Path:
     def install(home: Path) -> None:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
-        subprocess.run(["apt-get", "download", "--quiet", package], check=True, cwd=home)
+        download = ["apt-get", "download", "--quiet", package]
+        if subprocess.run(download, cwd=home).returncode:
+            # A new machine has no lists of packages.
+            subprocess.run(["apt-get", "update", "--quiet"], check=True)
+            subprocess.run(download, check=True, cwd=home)
         (file,) = home.glob("*.deb")
         subprocess.run(["dpkg-deb", "--extract", file, home], check=True)
         file.unlink()
