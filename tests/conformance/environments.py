@@ -56,6 +56,27 @@ def node_modules(source: Path) -> Path:
     return _made([(source / name).read_text() for name in _NODE], install) / "node_modules"
 
 
+def debian(package: str) -> Path:
+    """Unpack a Debian package beside the system, without what it depends on; return its root.
+
+    Its services are not started, and nothing has to be root.
+    """
+
+    def install(home: Path) -> None:
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        download = ["apt-get", "download", "--quiet", package]
+        if subprocess.run(download, cwd=home).returncode:
+            # A new machine has no lists of packages.
+            subprocess.run(["apt-get", "update", "--quiet"], check=True)
+            subprocess.run(download, check=True, cwd=home)
+        (file,) = home.glob("*.deb")
+        subprocess.run(["dpkg-deb", "--extract", file, home], check=True)
+        file.unlink()
+
+    return _made([package], install)
+
+
 def _made(key: list[str], install: Callable[[Path], None]) -> Path:
     name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
     home = ROOT / ".cache" / "environments" / name

@@ -98,6 +98,22 @@ def test_kserve_s_own_classes_take_it(schema: Schema, document: dict[str, Any]) 
     schema.check(document, kind(document), document["kind"])
 
 
+def test_kserve_s_own_classes_take_several_uris_as_the_documentation_has_them(
+    schema: Schema,
+) -> None:
+    # Newer than the CRD.
+    text = (ROOT / "docs" / "deploy.md").read_text()
+    shown = text[text.rindex("spec:\n", 0, text.index("storageUris:\n")) :]
+    service = {**DOCUMENTS[1], **yaml.safe_load(shown[: shown.index("```")])}
+    schema.check(service, kind(service), "shown")
+    (uri,) = service["spec"]["predictor"]["storageUris"]
+    arguments = DOCUMENTS[0]["spec"]["containers"][0]["args"]
+    assert Path(uri["mountPath"]).parent == Path(arguments[1])
+    uri["mountpath"] = uri.pop("mountPath")
+    with pytest.raises(AssertionError, match="V1beta1StorageUri has no mountpath"):
+        schema.check(service, kind(service), "shown")
+
+
 def spoilt(document: int, place: tuple[str | int, ...], name: str, value: object) -> dict[str, Any]:
     """Return a copy of a document with one field set, or taken away where the value is None."""
     copy: dict[str, Any] = deepcopy(DOCUMENTS[document])

@@ -12,7 +12,7 @@ from conformance.published_schemas import PublishedSchemas
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes" / "components"
 DOCUMENTS = [
     yaml.safe_load((FOLDER / file).read_text())
-    for file in ("gateway/route.yaml", "monitor/pods.yaml")
+    for file in ("gateway/route.yaml", "monitor/pods.yaml", "keda/scaler.yaml")
 ]
 
 

