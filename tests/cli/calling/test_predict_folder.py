@@ -157,7 +157,7 @@ def test_partitions_are_features(tmp_path: Path) -> None:
         assert "x.parquet: row 1, column 'country': expected" in error
 
 
-@pytest.mark.parametrize("calls", [0, 3, 8, 13, 23])
+@pytest.mark.parametrize("calls", [3, 8, 23])
 def test_a_killed_run_is_continued_to_the_same_bytes(
     server: Serving, folder: Path, calls: int
 ) -> None:
@@ -170,9 +170,8 @@ def test_a_killed_run_is_continued_to_the_same_bytes(
     assert not (folder / "answers" / "_SUCCESS").exists()
     before = {name: (folder / "answers" / name).stat().st_mtime_ns for name in answers(folder)}
     assert len(before) == calls // 8
-    if calls:
-        error = predict(server.target, folder, "--keep", "id").error
-        assert error.startswith("answers: an earlier run stopped here; add --resume")
+    error = predict(server.target, folder, "--keep", "id").error
+    assert error.startswith("answers: an earlier run stopped here; add --resume")
     assert predict(server.target, folder, "--keep", "id", "--resume") == Finished(0, "", "")
     assert answers(folder) == uninterrupted
     # Those that were whole were left alone, and nothing else is left.
