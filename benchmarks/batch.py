@@ -124,11 +124,11 @@ def measure(
         yield run
 
     def cost(opened: Any, scorer: Scorer, answers: NDArray[Any]) -> Cost:
-        seconds = []
-        for some in (table.slice(0, rows), table):
+        def seconds(some: pa.Table) -> float:
             with opened(some, scorer, folder) as run:
-                seconds.append(seconds_of(run, answers[: len(some)], repeats))
-        return Cost.between(*seconds, rows)
+                return seconds_of(run, answers[: len(some)], repeats)
+
+        return Cost.between(seconds(table.slice(0, rows)), seconds(table), rows)
 
     scorer, idle = Scorer(path, labels=False), Idle(path, labels=False)
     of_load = cost(with_load, scorer, want)
