@@ -29,15 +29,7 @@ from forwardpass.cli.answers import (
 )
 from forwardpass.cli.calling.progress import reading_bar
 from forwardpass.cli.errors import CommandError, UsageError
-from forwardpass.cli.rows import (
-    STDIN,
-    Chunk,
-    Source,
-    Wanted,
-    check_range,
-    open_rows,
-    row_format,
-)
+from forwardpass.cli.rows import STDIN, Chunk, Source, Wanted, check_range, open_rows, row_format
 from forwardpass.client import (
     Client,
     InvalidInputError,
