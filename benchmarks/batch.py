@@ -1,12 +1,17 @@
-"""Rows a second of a core through `forwardpass.batch`, beside `load` in one process.
+"""What a row costs through `forwardpass.batch`, and what starting a run does, beside `load`.
 
 Usage: python -m benchmarks.batch [--rows 500000] [--repeats 5] [--only ENGINE ...]
 
 Engines that are not installed are left out: `pip install -e '.[polars,duckdb,dask,ray,spark]'` for
-all, with Java for Spark. A core's second is a second of CPU, of this process and of all that it
-started; an engine's own reading, moving and joining of rows is part of it. The last column leaves
-that out: it is measured with a function that answers zeros at once. Every answer is compared with
-that of `load`, bit for bit.
+all, with Java for Spark. Costs are seconds of CPU, of this process and of all that it started; an
+engine's own reading, moving and joining of rows is part of them.
+
+Each engine scores `--rows` rows and four times as many. The difference is the marginal cost: what
+each further row of a long job costs. What the smaller run took beyond that for its rows is the
+start of a run: planning it and starting its tasks. The start of the engine itself, and of its first
+workers, is in neither: a run that is not measured comes first. The last column leaves an engine's
+own cost out: it is measured with a function that answers zeros at once. Every answer is compared
+with that of `load`, bit for bit.
 """
 
 import argparse
@@ -18,30 +23,38 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forwardpass.batch import (
-    Scorer,
-    arrow_map,
-    dask_frame,
-    duckdb_function,
-    polars_expr,
-    ray_udf,
-    spark_map,
-    spark_udf,
-)
+from forwardpass.batch import Scorer
 from forwardpass.client import load
 from forwardpass.models import Dense, Input, Network, Output, publish
 
 CHUNK = 4096
+TIMES = 4
+"""The rows of the longer run, in those of the shorter one."""
 NETWORKS = {"30-64-32-2": (30, 64, 32, 2), "128-512-512-8": (128, 512, 512, 8)}
 
 Run = Callable[[], tuple[NDArray[Any], NDArray[Any]]]
 """Scores all rows; returns their ids and the first column of their answers."""
+
+
+class Cost(NamedTuple):
+    """What runs of two lengths cost, in seconds of CPU."""
+
+    row_s: float
+    """A further row of a long run."""
+    start_s: float
+    """A run, before its first row."""
+
+    @classmethod
+    def between(cls, short_s: float, long_s: float, rows: int) -> "Cost":
+        """Return that of runs of `rows` and of TIMES as many rows."""
+        row_s = max((long_s - short_s) / ((TIMES - 1) * rows), 1e-12)
+        return cls(row_s, short_s - row_s * rows)
 
 
 def main() -> None:
@@ -52,10 +65,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="engines to measure")
     options = parser.parse_args()
     print(
-        "| network | engine | rows a second of a core | of `load`, Arrow | of `load`, NumPy "
-        "| without the engine's own, of `load`, Arrow |"
+        "| network | engine | us of CPU for a row | rows a second of a core | of `load`, Arrow "
+        "| s of CPU to start a run | without the engine's own, of `load`, Arrow |"
     )
-    print("|---|---|---:|---:|---:|---:|")
+    print("|---|---|---:|---:|---:|---:|---:|")
     for name, sizes in NETWORKS.items():
         rows = max(CHUNK, options.rows * 30 // sizes[0])
         with tempfile.TemporaryDirectory() as folder:
@@ -81,37 +94,51 @@ def measure(
         name="net",
     )
     path = publish(network, folder).path
-    x = np.random.default_rng(0).standard_normal((rows, first), np.float32)
+    x = np.random.default_rng(0).standard_normal((TIMES * rows, first), np.float32)
     columns = dict(zip(features, x.T, strict=True))
-    table = pa.table({"id": np.arange(rows)} | columns)
+    table = pa.table({"id": np.arange(len(x))} | columns)
     local = load(path)
     local.predict("net", x[:1])
     want = np.concatenate(
-        [local.predict("net", x[at : at + CHUNK])["y"][:, 0] for at in range(0, rows, CHUNK)]
+        [local.predict("net", x[at : at + CHUNK])["y"][:, 0] for at in range(0, len(x), CHUNK)]
     )
 
-    def numpy() -> tuple[NDArray[Any], NDArray[Any]]:
-        for at in range(0, rows, CHUNK):
-            local.predict("net", x[at : at + CHUNK])
-        return np.arange(rows), want
+    @contextmanager
+    def with_numpy(table: pa.Table, *_: Any) -> Iterator[Run]:
+        def run() -> tuple[NDArray[Any], NDArray[Any]]:
+            for at in range(0, len(table), CHUNK):
+                local.predict("net", x[at : min(at + CHUNK, len(table))])
+            return np.arange(len(table)), want[: len(table)]
 
-    def arrow() -> tuple[NDArray[Any], NDArray[Any]]:
+        yield run
+
+    @contextmanager
+    def with_load(table: pa.Table, *_: Any) -> Iterator[Run]:
         given = table.drop_columns(["id"])
-        for at in range(0, rows, CHUNK):
-            local.predict("net", given.slice(at, CHUNK))
-        return np.arange(rows), want
 
-    rates = {"load": rate(arrow, rows, want, repeats), "array": rate(numpy, rows, want, repeats)}
-    line(name, "`load` of an Arrow table", rates["load"], rates)
-    line(name, "`load` of a NumPy array", rates["array"], rates)
+        def run() -> tuple[NDArray[Any], NDArray[Any]]:
+            for at in range(0, len(table), CHUNK):
+                local.predict("net", given.slice(at, CHUNK))
+            return np.arange(len(table)), want[: len(table)]
+
+        yield run
+
+    def cost(opened: Any, scorer: Scorer, answers: NDArray[Any]) -> Cost:
+        def seconds(some: pa.Table) -> float:
+            with opened(some, scorer, folder) as run:
+                return seconds_of(run, answers[: len(some)], repeats)
+
+        return Cost.between(seconds(table.slice(0, rows)), seconds(table), rows)
+
+    scorer, idle = Scorer(path, labels=False), Idle(path, labels=False)
+    of_load = cost(with_load, scorer, want)
+    line(name, "`load` of an Arrow table", of_load, of_load)
+    line(name, "`load` of a NumPy array", cost(with_numpy, scorer, want), of_load)
     for engine, (module, opened) in ENGINES.items():
         if find_spec(module) is None or (only and engine not in only):
             continue
-        with opened(table, Scorer(path, labels=False), folder) as run:
-            speed = rate(run, rows, want, repeats)
-        with opened(table, Idle(path, labels=False), folder) as run:
-            idle = rate(run, rows, np.zeros_like(want), repeats)
-        line(name, f"`{engine}`", speed, rates, idle)
+        alone = cost(opened, idle, np.zeros_like(want))
+        line(name, f"`{engine}`", cost(opened, scorer, want), of_load, alone)
 
 
 class Idle(Scorer):
@@ -123,29 +150,28 @@ class Idle(Scorer):
         return pa.record_batch([zeros] * len(self.schema), schema=self.schema)
 
 
-def line(
-    network: str, engine: str, speed: float, rates: dict[str, float], idle: float = float("inf")
-) -> None:
+def line(network: str, engine: str, of: Cost, of_load: Cost, idle: Cost | None = None) -> None:
     """Print a line of the table."""
-    of_arrow, of_numpy = speed / rates["load"], speed / rates["array"]
-    alone = 1 / max(1 / speed - 1 / idle, 1e-12) / rates["load"]
+    own = 0.0 if idle is None else idle.row_s
     print(
-        f"| {network} | {engine} | {speed:,.0f} | {of_arrow:.2f} | {of_numpy:.2f} | {alone:.2f} |",
+        f"| {network} | {engine} | {of.row_s * 1e6:.2f} | {1 / of.row_s:,.0f} "
+        f"| {of_load.row_s / of.row_s:.2f} | {of.start_s:.2f} "
+        f"| {of_load.row_s / max(of.row_s - own, 1e-12):.2f} |",
         flush=True,
     )
 
 
-def rate(run: Run, rows: int, want: NDArray[Any], repeats: int) -> float:
-    """Return the rows of a second of CPU, after a run that warms up and is checked."""
+def seconds_of(run: Run, want: NDArray[Any], repeats: int) -> float:
+    """Return the seconds of CPU of a run, after one that warms up and is checked."""
     ids, answers = run()
-    got = np.empty(rows, want.dtype)
+    got = np.empty(len(want), want.dtype)
     got[ids] = answers
-    if len(ids) != rows or got.tobytes() != want.tobytes():
+    if len(ids) != len(want) or got.tobytes() != want.tobytes():
         sys.exit("an engine's answers are not those of `load`")
     start = cpu_s()
     for _ in range(repeats):
         run()
-    return repeats * rows / (cpu_s() - start)
+    return (cpu_s() - start) / repeats
 
 
 def cpu_s() -> float:
@@ -180,6 +206,8 @@ def _column(table: pa.Table) -> tuple[NDArray[Any], NDArray[Any]]:
 @contextmanager
 def with_arrow(table: pa.Table, scorer: Scorer, _: Path) -> Iterator[Run]:
     """`arrow_map` of batches of CHUNK rows."""
+    from forwardpass.batch import arrow_map
+
     yield lambda: _column(arrow_map(table.to_reader(CHUNK), scorer, keep=["id"]).read_all())
 
 
@@ -187,6 +215,8 @@ def with_arrow(table: pa.Table, scorer: Scorer, _: Path) -> Iterator[Run]:
 def with_polars(table: pa.Table, scorer: Scorer, _: Path) -> Iterator[Run]:
     """`polars_expr` in the streaming engine."""
     import polars as pl
+
+    from forwardpass.batch import polars_expr
 
     frame: Any = pl.from_arrow(table)
 
@@ -203,6 +233,8 @@ def with_duckdb(table: pa.Table, scorer: Scorer, _: Path) -> Iterator[Run]:
     """`duckdb_function` over a table in memory, by one thread."""
     import duckdb
 
+    from forwardpass.batch import duckdb_function
+
     with duckdb.connect() as connection:
         connection.execute("SET threads TO 1")
         connection.register("given", table)
@@ -217,6 +249,8 @@ def with_dask(table: pa.Table, scorer: Scorer, _: Path) -> Iterator[Run]:
     """`dask_frame` over 8 partitions, in this thread."""
     import dask.dataframe as dd
 
+    from forwardpass.batch import dask_frame
+
     frame = dask_frame(dd.from_pandas(table.to_pandas(), npartitions=8), scorer, keep=["id"])
 
     def run() -> tuple[NDArray[Any], NDArray[Any]]:
@@ -230,6 +264,8 @@ def with_dask(table: pa.Table, scorer: Scorer, _: Path) -> Iterator[Run]:
 def with_ray(table: pa.Table, scorer: Scorer, _: Path) -> Iterator[Run]:
     """`ray_udf` over 8 blocks, in tasks of one CPU."""
     import ray
+
+    from forwardpass.batch import ray_udf
 
     ray.init(num_cpus=1, include_dashboard=False, object_store_memory=1e9, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -265,6 +301,8 @@ def _spark(table: pa.Table, folder: Path) -> Iterator[Any]:
 @contextmanager
 def with_spark_map(table: pa.Table, scorer: Scorer, folder: Path) -> Iterator[Run]:
     """`spark_map` over rows that Spark has in memory."""
+    from forwardpass.batch import spark_map
+
     with _spark(table, folder) as frame:
         yield lambda: _column(spark_map(frame, scorer, keep=["id"]).toArrow())
 
@@ -272,6 +310,8 @@ def with_spark_map(table: pa.Table, scorer: Scorer, folder: Path) -> Iterator[Ru
 @contextmanager
 def with_spark_udf(table: pa.Table, scorer: Scorer, folder: Path) -> Iterator[Run]:
     """`spark_udf` over rows that Spark has in memory."""
+    from forwardpass.batch import spark_udf
+
     with _spark(table, folder) as frame:
         answer = spark_udf(scorer)().alias("a")
         yield lambda: _column(frame.select("id", answer).select("id", "a.*").toArrow())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from forwardpass.cli.answers.table import LabelsOfRows, Table
 from forwardpass.cli.errors import CommandError
 from forwardpass.cli.replacing import replacing
+from forwardpass.cli.rows import Typed
 
 _ROW_GROUP = 2**16
 
@@ -63,7 +64,14 @@ def _batches(part: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _type(column: Any) -> pa.DataType:
-    """Return the type of a column; of a kept one, text unless all are numbers or booleans."""
+    """Return the type of a column.
+
+    Of a kept one its own, if the file of rows has types; else text unless all are numbers or
+    booleans.
+    """
+    if isinstance(column, Typed):
+        kind: pa.DataType = column.kind
+        return kind.value_type if pa.types.is_dictionary(kind) else kind
     if isinstance(column, np.ndarray):
         return pa.from_numpy_dtype(column.dtype)
     if isinstance(column, LabelsOfRows):

@@ -23,15 +23,18 @@ class PartialFile:
     stop before the first table leaves nothing. Only one process at a time may use it.
     """
 
-    def __init__(self, to: Path, *, resume: bool) -> None:
+    def __init__(self, to: Path, *, resume: bool, hidden: bool = False) -> None:
         """Read the rows to resume from, if `resume` is set; nothing is changed yet.
+
+        hidden: Whether the names begin with a dot, so that engines that read the folder pass over
+            them.
 
         Raises CommandError for a file that another process is writing, that is damaged, or that
         exists although it is not to be resumed.
         """
         self._to = to
-        self._part = to.with_name(f"{to.name}.partial")
-        self._about = to.with_name(f"{to.name}.partial.json")
+        self._part = to.with_name(f"{'.' if hidden else ''}{to.name}.partial")
+        self._about = self._part.with_name(f"{self._part.name}.json")
         self._settings: dict[str, Any] = {}
         self.rows = 0
         """Number of rows that are written."""

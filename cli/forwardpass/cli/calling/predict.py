@@ -4,8 +4,8 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from forwardpass.cli.answers import (
     STDOUT,
+    AnswersFolder,
     Encoder,
     PartialFile,
     Table,
@@ -97,24 +98,30 @@ def predict_rows(client: Client, job: Job) -> None:
     if job.output_file == STDOUT:
         asked = _ask(client, job, output_format, job.version)
         with open_rows(job.input_file, input_format, asked.wanted) as source:
-            _print(encoder(output_format), _tables(client, asked, source.chunks(asked.size)))
+            _print(encoder(output_format), tables_of(client, asked, source.chunks(asked.size)))
         return
     if _check_output(job):
         return
     with PartialFile(job.output_file, resume=job.resume) as part:
-        try:
-            # The version of the rows that are there, even if there is a later one now.
-            asked = _ask(client, job, output_format, part.version or job.version)
-        except ModelNotFoundError as error:
-            if not part.version:
-                raise
-            raise CommandError(
-                f"{part.path}: begun with version {part.version} of the model ({error}); have it "
-                "served again, or delete the file, and start again"
-            ) from error
-        part.begin(output_format, _settings(asked, input_format, output_format))
-        with open_rows(job.input_file, input_format, asked.wanted) as source:
-            _fill(part, client, asked, source)
+        asked = ask_again(client, job, output_format, part)
+        part.begin(output_format, settings_of(asked, input_format, output_format))
+        with (
+            hint(lambda: part.rows and f"{part.rows:,} rows are in {part.path}"),
+            open_rows(job.input_file, input_format, asked.wanted) as source,
+        ):
+            chunks = source.chunks(asked.size, part.rows)
+            fill(part, tables_of(client, asked, chunks), source, job.model)
+
+
+@contextmanager
+def hint(done: Callable[[], Any]) -> Iterator[None]:
+    """Report at a stop what has been done, if anything has, and how to go on."""
+    try:
+        yield
+    except BaseException:
+        if text := done():
+            typer.echo(f"{text}; continue with --resume", err=True)
+        raise
 
 
 def _check_output(job: Job) -> bool:
@@ -153,7 +160,7 @@ def _check_output(job: Job) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
+class Asked:
     """A job for a model whose metadata are known."""
 
     job: Job
@@ -218,7 +225,7 @@ class _Asked:
         return values
 
 
-def _ask(client: Client, job: Job, output_format: str, version: str) -> _Asked:
+def _ask(client: Client, job: Job, output_format: str, version: str) -> Asked:
     spec = client.metadata(job.model, version)
     if output_format == "npy":
         job = _of_numbers(job, spec)
@@ -230,21 +237,33 @@ def _ask(client: Client, job: Job, output_format: str, version: str) -> _Asked:
         inputs = {}
     wanted = _wanted(job, spec, inputs)
     size = _rows_per_call(job, wanted.spec)
-    return _Asked(job=job, version=version, spec=spec, wanted=wanted, size=size, inputs=inputs)
+    return Asked(job=job, version=version, spec=spec, wanted=wanted, size=size, inputs=inputs)
 
 
-def _fill(part: PartialFile, client: Client, asked: _Asked, source: Source) -> None:
-    chunks = source.chunks(asked.size, part.rows)
+def ask_again(
+    client: Client, job: Job, output_format: str, begun: PartialFile | AnswersFolder
+) -> Asked:
+    """Ask for the version of the answers that are there, even if there is a later one now."""
     try:
-        with reading_bar(asked.job.model, source) as advance:
-            for table, rows, version in _tables(client, asked, chunks):
-                part.add(table, rows, version)
-                advance(part.rows)
-        part.finish()
-    except BaseException:
-        if part.rows:
-            typer.echo(f"{part.rows:,} rows are in {part.path}; continue with --resume", err=True)
-        raise
+        return _ask(client, job, output_format, begun.version or job.version)
+    except ModelNotFoundError as error:
+        if not begun.version:
+            raise
+        raise CommandError(
+            f"{begun.path}: begun with version {begun.version} of the model ({error}); have it "
+            "served again, or delete what is there, and start again"
+        ) from error
+
+
+def fill(
+    part: PartialFile, tables: Iterator[tuple[Table, int, str]], source: Source, title: str
+) -> None:
+    """Write all tables into a file, which then takes its place, and show how far it is."""
+    with reading_bar(title, source) as advance:
+        for table, rows, version in tables:
+            part.add(table, rows, version)
+            advance(part.rows)
+    part.finish()
 
 
 def _of_numbers(job: Job, spec: ModelSpec) -> Job:
@@ -351,14 +370,13 @@ def _rows_per_call(job: Job, spec: TensorSpec) -> int:
     return max(1, min(_ROWS_PER_CALL, _CALL_BYTES // row_bytes))
 
 
-def _settings(asked: _Asked, input_format: str, output_format: str) -> dict[str, Any]:
+def settings_of(asked: Asked, input_format: str, output_format: str) -> dict[str, Any]:
     """Return all on which the answers depend; a file of rows by its size and time.
 
     Not the target: a server may have moved. Its metadata of the version show whether it has the
     same model.
     """
     job = asked.job
-    stat = os.stat(job.input_file) if job.input_file != STDIN else None
     return {
         "model": job.model,
         "--version": job.version,
@@ -372,10 +390,16 @@ def _settings(asked: _Asked, input_format: str, output_format: str) -> dict[str,
         "--na": list(job.na),
         "--missing": job.missing,
         "--rows-per-call": asked.size,
-        "--input": None if stat is None else [stat.st_size, stat.st_mtime_ns],
+        "--input": None if job.input_file == STDIN else identity(job.input_file),
         "--input-format": input_format,
         "--output-format": output_format,
     }
+
+
+def identity(path: Path) -> list[int]:
+    """Return what changes with a file: its size in bytes, and when it was written, in ns."""
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _fingerprint(spec: ModelSpec) -> str:
@@ -400,8 +424,8 @@ def _print(encode: Encoder, tables: "Iterator[tuple[Table, int, str]]") -> None:
         first = False
 
 
-def _tables(
-    client: Client, asked: _Asked, chunks: Iterator[Chunk]
+def tables_of(
+    client: Client, asked: Asked, chunks: Iterator[Chunk]
 ) -> Iterator[tuple[Table, int, str]]:
     """Yield the answers of each chunk, the number of its rows, and the version that answered."""
     checked = _checked(chunks, asked.wanted.spec.datatype)
@@ -439,7 +463,7 @@ def _allowed(job: Job, spec: ModelSpec, chunks: Iterator[Chunk]) -> Iterator[Chu
 
 
 def _predictions(
-    client: Client, asked: _Asked, chunks: Iterator[Chunk]
+    client: Client, asked: Asked, chunks: Iterator[Chunk]
 ) -> Iterator[tuple[Chunk, Prediction]]:
     """Yield each chunk with its prediction, in order; all by the version of the first.
 
@@ -495,7 +519,7 @@ def _predictions(
         ) from error
 
 
-def _check_version(client: Client, asked: _Asked, answered: str) -> None:
+def _check_version(client: Client, asked: Asked, answered: str) -> None:
     """Raise CommandError if a version answered that has other metadata than those read before.
 
     Between the two calls another may have become the latest, with its columns in another order.

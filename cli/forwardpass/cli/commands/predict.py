@@ -13,13 +13,19 @@ def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     input_file: Annotated[
         Path,
-        typer.Option("--input", help="Rows: a .csv, .jsonl, .npy or .parquet file; - for stdin."),
+        typer.Option(
+            "--input",
+            help="Rows: a .csv, .jsonl, .npy or .parquet file, or a folder of .parquet files; - "
+            "for stdin.",
+        ),
     ],
     connection: Connection,
     output_file: Annotated[
         Path,
         typer.Option(
-            "--output", help="Answers: a .csv, .jsonl, .npy or .parquet file; - for stdout."
+            "--output",
+            help="Answers: a .csv, .jsonl, .npy or .parquet file, or a folder if --input is one; - "
+            "for stdout.",
         ),
     ] = Path("-"),
     input_format: Annotated[
@@ -115,4 +121,9 @@ def predict(
         explain_steps=explain_steps,
     )
     with connection.client(target or DEFAULT_TARGET) as client:
-        predict_rows(client, job)
+        if input_file.is_dir():
+            from forwardpass.cli.calling.predict_folder import predict_folder
+
+            predict_folder(client, job)
+        else:
+            predict_rows(client, job)

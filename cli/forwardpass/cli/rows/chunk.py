@@ -36,11 +36,21 @@ class Wanted:
     """Features whose missing values are NaN in any case, as the model has others in their place."""
     numbers: bool = True
     """Whether the model has columns of numbers."""
+    fixed: Mapping[str, str | None] = field(default_factory=dict)
+    """Columns with one value for all rows of the file, taken by name alone; None is null."""
 
     @property
     def whole(self) -> bool:
         """Whether the input takes only whole numbers."""
         return "INT" in self.spec.datatype
+
+
+class Typed(list[Any]):
+    """A column to pass through from a file whose columns have types, as Arrow's."""
+
+    def __init__(self, values: Sequence[Any], kind: Any) -> None:
+        super().__init__(values)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +130,10 @@ class Columns(NamedTuple):
 def find_columns(source: str, header: Sequence[str], wanted: Wanted) -> Columns:
     """Find the model's features and the columns to keep, by their names.
 
-    Without names of features, all columns but those to keep are features, in their order.
+    header: names of the columns, the fixed ones last.
+
+    Without names of features, all columns but those to keep and the fixed ones are features, in
+    their order.
 
     Raises CommandError that names a column that is missing, or there twice.
     """
@@ -131,7 +144,8 @@ def find_columns(source: str, header: Sequence[str], wanted: Wanted) -> Columns:
     if not wanted.numbers:
         return Columns([], kept)
     if not wanted.features:
-        return Columns([index for index in range(len(header)) if index not in kept], kept)
+        unnamed = range(len(header) - len(wanted.fixed))
+        return Columns([index for index in unnamed if index not in kept], kept)
     for name in wanted.features:
         _check_once(
             source, header, name, f"for each of the model's {len(wanted.features)} features"

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from forwardpass.cli.errors import CommandError
-from forwardpass.cli.rows.chunk import Chunk, Progress, Wanted, find_columns, no_rows
-from forwardpass.cli.rows.numbers import missing_text
+from forwardpass.cli.rows.chunk import Chunk, Progress, Typed, Wanted, find_columns, no_rows
+from forwardpass.cli.rows.numbers import CellError, Reading, missing_text
 
 
 class ParquetRows:
@@ -25,10 +25,18 @@ class ParquetRows:
             self._file = pq.ParquetFile(path)
         except pa.ArrowInvalid as error:
             raise CommandError(f"{path}: not a Parquet file ({error})") from error
-        header = self._file.schema_arrow.names
+        header = [*self._file.schema_arrow.names, *wanted.fixed]
         columns = find_columns(self._name, header, wanted)
         self._features = [header[index] for index in columns.features]
+        self._read = [*self._features, *wanted.keep]
+        self._fixed = {
+            name: pa.scalar(text, pa.string()) if name in wanted.keep else self._number(name)
+            for name, text in wanted.fixed.items()
+            if name in self._read
+        }
         for name in self._features:
+            if name in wanted.fixed:
+                continue
             kind = self._file.schema_arrow.field(name).type
             if not _is_numeric(kind):
                 raise CommandError(
@@ -41,7 +49,7 @@ class ParquetRows:
         self._done = skip
         groups, left = self._groups_after(skip)
         held: list[pa.RecordBatch] = []
-        names = [*self._features, *self._wanted.keep]
+        names = [name for name in self._read if name not in self._fixed]
         for batch in self._file.iter_batches(size, row_groups=groups, columns=names):
             held.append(batch.slice(min(left, len(batch))))
             left -= min(left, len(batch))
@@ -53,7 +61,8 @@ class ParquetRows:
         if sum(map(len, held)):
             yield self._chunk(pa.Table.from_batches(held).combine_chunks())
         elif self._done == 0:
-            kept: dict[str, list[Any]] = {name: [] for name in self._wanted.keep}
+            nothing = pa.Table.from_pylist([], self._file.schema_arrow)
+            kept = self._chunk(nothing).kept
             yield Chunk(source=self._name, x=no_rows(self._wanted), kept=kept, start=0)
 
     def progress(self) -> Progress:
@@ -74,10 +83,23 @@ class ParquetRows:
 
     def _chunk(self, table: pa.Table) -> Chunk:
         start, self._done = self._done, self._done + len(table)
+        for name, value in self._fixed.items():
+            table = table.append_column(name, pa.repeat(value, len(table)))
         columns = [self._numbers(name, table[name], start) for name in self._features]
         x = np.stack(columns, axis=1) if columns else np.empty((len(table), 0))
-        kept = {name: table[name].to_pylist() for name in self._wanted.keep}
+        kept = {
+            name: Typed(table[name].to_pylist(), table[name].type) for name in self._wanted.keep
+        }
         return Chunk(source=self._name, x=x, kept=kept, start=start, columns=self._features)
+
+    def _number(self, name: str) -> pa.Scalar:
+        """Return a fixed column's value as a number, so far as it is not null."""
+        text = self._wanted.fixed[name]
+        try:
+            number = None if text is None else Reading(whole=self._wanted.whole).cell(text)
+        except CellError as error:
+            raise CommandError(f"{self._name}: folder of column {name!r}: {error}") from error
+        return pa.scalar(number, pa.int64() if self._wanted.whole else pa.float64())
 
     def _numbers(self, name: str, column: pa.ChunkedArray, start: int) -> NDArray[Any]:
         refused = self._wanted.missing != "nan" and name not in self._wanted.filled
