@@ -264,9 +264,8 @@ def test_explanations_of_a_file_are_those_of_the_reference(then: AnyActivation) 
         ["y"],
     )
     model = to_onnx(network)
-    base = float(network(np.zeros(6))["y"][1])
     session = open_session(
-        explained(model, Target("y", 1), 64, base).SerializeToString(), session_options()
+        explained(model, Target("y", 1), 64).SerializeToString(), session_options()
     )
     attributions, error = session.run([*names("y")], {"x": X})
     wanted = network.explain(X, column=1)

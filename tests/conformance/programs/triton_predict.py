@@ -13,7 +13,7 @@ try:
     # Beside it, in one process: two definitions of inference.ModelInferRequest, and no conflict.
     from forwardpass.client import Client
 except ModuleNotFoundError:
-    Client = None
+    Client = None  # type: ignore[assignment,misc]
 
 target, model, inputs, answers = sys.argv[1:]
 x = np.load(inputs)["x"]
