@@ -66,7 +66,7 @@ def test_a_file_of_more_bytes_than_allowed_is_an_error(store: Store, tmp_path: P
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"missing: .*canonicalize"):
+    with pytest.raises(StoreError, match="missing: there is no such folder"):
         list(open_store((tmp_path / "missing").as_uri()).list())
 
 
@@ -107,6 +107,16 @@ def test_paths_are_no_stores() -> None:
 
 
 class _Handler(SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if not self.path.startswith("/denied"):
+            super().do_GET()
+            return
+        answer = b"<Error><Code>SignatureDoesNotMatch</Code><Key>SECRET</Key></Error>"
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -122,6 +132,12 @@ def index(tmp_path: Path) -> Iterator[tuple[Path, Store]]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_what_a_store_answers_to_a_wrong_key_is_not_shown(index: tuple[Path, Store]) -> None:
+    with pytest.raises(StoreError, match=r"403 Forbidden \(SignatureDoesNotMatch\)$") as refused:
+        list(open_store(f"{index[1].url}/denied").list())
+    assert "SECRET" not in str(refused.value)
 
 
 def test_an_index_lists_what_is_read_by_checksum(index: tuple[Path, Store], tmp_path: Path) -> None:

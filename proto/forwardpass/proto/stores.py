@@ -8,7 +8,7 @@ service. That service is asked only by a store of its cloud, at its first reques
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +30,9 @@ INDEX_FILE = "SHA256SUMS"
 _MAX_INDEX_BYTES = 2**24
 _CHUNK_BYTES = 2**20
 _NAMED_SUM = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+_REFUSED = re.compile(r"status code: [0-9]{3}[^:\n]*")
+_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+"""Why a store refused, in its answer."""
 _URL_SECRETS = re.compile(r"(?<=://)[^/@\s]*@|\?[^\s\"'),]*")
 """Users with passwords, and queries, where signatures are."""
 
@@ -84,9 +87,10 @@ def open_store(url: str, *, create: bool = False) -> "Store":
             folder = Path(unquote(parts.path))
             if create:
                 folder.mkdir(parents=True, exist_ok=True)
-            return Store(url, from_url(folder.absolute().as_uri()))
+            return Store(url, lambda: _in_folder(folder))
         options = _client_options(parts.scheme)
-        return Store(url, from_url(url, client_options=options, retry_config=_RETRY))
+        store = from_url(url, client_options=options, retry_config=_RETRY)
+        return Store(url, lambda: store)
 
 
 def check_store_url(url: str) -> None:
@@ -122,10 +126,11 @@ def without_secrets(text: str) -> str:
 class Store:
     """The files below a URL; made by `open_store`. Its methods may run in several threads."""
 
-    def __init__(self, url: str, store: "ObjectStore") -> None:
+    def __init__(self, url: str, store: "Callable[[], ObjectStore]") -> None:
+        """Prepare; store: opens it, or raises what obstore raises."""
         self.url = url
         """The URL, which has no credentials."""
-        self._store = store
+        self._open = store
         self._indexed = urlsplit(url).scheme in ("https", "http")
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
@@ -139,9 +144,9 @@ class Store:
         import obstore
 
         with _as_store_error(self.url):
-            for page in obstore.list(self._store, prefix or None, chunk_size=1000):
+            for page in obstore.list(self._open(), prefix or None, chunk_size=1000):
                 for meta in page:
-                    yield Entry(meta["path"], meta["size"], meta["e_tag"])
+                    yield Entry(meta["path"], meta["size"], _quoted(meta["e_tag"]))
 
     def fetch(self, entry: Entry, to: Path, *, max_bytes: int | None = None) -> str:
         """Write a file of the store to a new file on disk, and return its SHA-256.
@@ -189,7 +194,7 @@ class Store:
         import obstore
 
         with _as_store_error(self.url):
-            obstore.put(self._store, path, content, mode="create" if only_new else "overwrite")
+            obstore.put(self._open(), path, content, mode="create" if only_new else "overwrite")
 
     def delete(self, path: str) -> None:
         """Remove a file; one that is not there is none to remove. Raises StoreError."""
@@ -197,7 +202,7 @@ class Store:
 
         try:
             with _as_store_error(self.url):
-                obstore.delete(self._store, path)
+                obstore.delete(self._open(), path)
         except FileNotFoundError:
             pass
 
@@ -207,7 +212,13 @@ class Store:
         options: GetOptions = {} if entry.tag is None else {"if_match": entry.tag}
         try:
             with _as_store_error(self.url):
-                found = obstore.get(self._store, entry.path, options=options)
+                found = obstore.get(self._open(), entry.path, options=options)
+                # Not every store that is called S3 or GCS honors the condition.
+                tag = _quoted(found.meta["e_tag"])
+                if entry.tag not in (None, tag):
+                    raise ObjectChangedError(
+                        f"{self.url}: {entry.path!r}: expected the tag {entry.tag}, got {tag}"
+                    )
                 yield from found.stream(min_chunk_size=_CHUNK_BYTES)
         except FileNotFoundError as error:
             raise ObjectChangedError(f"{self.url}: {entry.path!r} is not there") from error
@@ -217,7 +228,7 @@ class Store:
 
         with _as_store_error(self.url):
             try:
-                found = obstore.get(self._store, INDEX_FILE)
+                found = obstore.get(self._open(), INDEX_FILE)
                 if found.meta["size"] > _MAX_INDEX_BYTES:
                     raise StoreError(
                         f"{self.url}/{INDEX_FILE}: expected at most {_MAX_INDEX_BYTES} bytes, got "
@@ -239,6 +250,22 @@ class Store:
             yield Entry(named[2].removeprefix("./"), None, sha256=named[1])
 
 
+def _in_folder(folder: Path) -> "ObjectStore":
+    """Open a folder; raises StoreError if it is not there now, where obstore lists nothing."""
+    from obstore.store import LocalStore
+
+    if not folder.is_dir():
+        raise StoreError(f"{folder.as_uri()}: there is no such folder")
+    return LocalStore(folder)
+
+
+def _quoted(tag: str | None) -> str | None:
+    """Return a tag as HTTP has it: some listings leave its quotes out."""
+    if tag is None or tag.startswith(("W/", '"')):
+        return tag
+    return f'"{tag}"'
+
+
 def _is_below(path: str, prefix: str) -> bool:
     prefix = prefix.rstrip("/")
     return not prefix or path == prefix or path.startswith(f"{prefix}/")
@@ -246,6 +273,19 @@ def _is_below(path: str, prefix: str) -> bool:
 
 _RETRY: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=15)}
 """obstore's own would go on for three minutes; whoever asks again later has a pause of its own."""
+
+
+def _short(text: str) -> str:
+    """Return what went wrong, of obstore's text: without what led to it, and what a store answered.
+
+    Answers to a wrong key repeat the request's signature, or the key's name.
+    """
+    head = text.partition("\n\n")[0]
+    refused = _REFUSED.search(head)
+    if refused is None:
+        return without_secrets(head)
+    code = _CODE.search(head)
+    return without_secrets(head[: refused.end()]) + (f" ({code[1]})" if code else "")
 
 
 def _client_options(scheme: str) -> "ClientConfig":
@@ -278,8 +318,7 @@ def _as_store_error(url: str) -> Iterator[None]:
         is_panic = type(error).__name__ == "PanicException"
         if not is_panic and not isinstance(error, exceptions.BaseError | ValueError):
             raise
-        # What follows repeats it with all that led to it.
-        text = without_secrets(str(error).partition("\n\n")[0])
+        text = _short(str(error))
         kind: type[StoreError] = StoreError
         if isinstance(error, exceptions.PreconditionError):
             kind = ObjectChangedError
