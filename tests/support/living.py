@@ -45,12 +45,19 @@ class Served:
             assert time.monotonic() < deadline, self.server.catalog.index()
             time.sleep(0.01)
 
-    def until_answer(self, answer: tuple[int, float], name: str = "m", version: str = "") -> None:
+    def until_answer(
+        self,
+        answer: tuple[int, float],
+        name: str = "m",
+        version: str = "",
+        within_s: float = PROMPT_S,
+    ) -> None:
         self.until(
             lambda: (
                 self.outcome(name, version) is grpc.StatusCode.OK
                 and self.ask(name, version) == answer
-            )
+            ),
+            within_s,
         )
 
     def reason(self, name: str = "m", version: int = 1) -> str:
@@ -71,8 +78,8 @@ class Served:
 
 
 @contextmanager
-def serving(root: Path, **settings: Any) -> Iterator[Served]:
-    config = Config(models=root, port=0, **settings)
+def serving(root: Path | str, **settings: Any) -> Iterator[Served]:
+    config = Config(models=root, port=0, **settings)  # type: ignore[arg-type]  # takes texts, too
     with Server(config) as server, Stub(server.port) as stub:
         yield Served(server, stub)
 

@@ -49,6 +49,14 @@ class Proxy:
         with self._lock:
             self._silent.update(self._sockets)
 
+    def cut(self) -> None:
+        """Close all connections, and every new one at once, until `to_port` is a port again."""
+        self.to_port = 0
+        with self._lock:
+            for each in self._sockets:
+                _close(each)
+            self._sockets.clear()
+
     def __enter__(self) -> Self:
         return self
 

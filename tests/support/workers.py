@@ -106,7 +106,7 @@ def connected(pid: int, target: str) -> set[str]:
 
 @contextmanager
 def processes(
-    models: Path, log: Path, *arguments: str | Path, count: int = 2, **options: Any
+    models: Path | str, log: Path, *arguments: str | Path, count: int = 2, **options: Any
 ) -> Iterator[Processes]:
     """Run `forwardpass serve --processes` while the block runs; kill it at the end."""
     arguments = (models, "--processes", str(count), "--drain-s", "0", *arguments)

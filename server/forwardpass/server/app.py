@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from forwardpass.proto.pickling import PicklableError
+from forwardpass.proto.stores import StoreError
 from forwardpass.server.access.authenticator import Access
 from forwardpass.server.audit import Denials
 from forwardpass.server.config import Config, Transport
@@ -44,6 +46,8 @@ from forwardpass.server.transport.listening import SharedListener
 if TYPE_CHECKING:
     from forwardpass.server.observe.metrics_server import MetricsServer
     from forwardpass.server.observe.tracing import Tracing
+    from forwardpass.server.repository.mirror import Mirror
+    from forwardpass.server.repository.mirror_folder import MirrorFigures
     from forwardpass.server.rpc.page.page import Page
     from forwardpass.server.transport.event_loop.server import AsyncioServer
     from forwardpass.server.transport.grpcio.server import GrpcioServer
@@ -64,6 +68,9 @@ class TracingUnavailableError(PicklableError):
 
 def check_models(config: Config) -> None:
     """Raise RepositoryError if there is nothing to serve, see `Server`."""
+    if config.store is not None:
+        check_store(config.store)
+        return
     try:
         empty = not scan(config.models).files
     except RepositoryError as error:
@@ -76,6 +83,13 @@ def check_models(config: Config) -> None:
     if empty and not (config.watch or config.model_control):
         fix = "put one there first, or leave out --no-watch, to wait for it"
         raise EmptyRepositoryError(config.models, fix)
+
+
+def check_store(url: str) -> None:
+    """Raise RepositoryError if the store at a URL cannot be opened here."""
+    # Not imported: processes are forked after this.
+    if find_spec("obstore") is None:
+        raise RepositoryError(f"{url}: object stores need obstore; install forwardpass[stores]")
 
 
 def check_tracing(config: Config) -> None:
@@ -130,16 +144,69 @@ class Models:
             load,
             policy=config.versions,
             watch=config.watch,
-            poll_s=config.poll_s,
+            # A mirror is on a local disk.
+            poll_s=config.poll_s if config.store is None else None,
             unloaded=unloaded,
         )
-        self.control = Control(self.lifecycle.load, self.lifecycle.unload)
+        self._mirror = None if config.store is None else self._mirror_of(config.store, config)
+        self.control = Control(self._load_by_name, self.lifecycle.unload)
+
+    @property
+    def mirrored(self) -> "Callable[[], MirrorFigures] | None":
+        """Returns the state of the store's mirror; None without a store."""
+        mirror = self._mirror
+        return None if mirror is None else lambda: mirror.figures
+
+    def start(self) -> None:
+        """Load everything, of a store once it is mirrored or cannot be read; then watch."""
+        if self._mirror is None:
+            self.lifecycle.start()
+        else:
+            self._mirror.start(self.lifecycle.start)
+
+    def reread(self) -> None:
+        """Look at the repository now; may take as long as a load."""
+        if self._mirror is not None:
+            self._mirror.look()
+        self.lifecycle.rescan(settle_s=0.0)
 
     def drain(self) -> None:
         """Report not ready and load nothing more."""
         self.health.drain()
+        if self._mirror is not None:
+            self._mirror.stop()
         self.lifecycle.stop()
         self.control.stop()
+
+    def join(self) -> None:
+        """Wait, after `drain`, for what is being fetched and loaded."""
+        if self._mirror is not None:
+            self._mirror.join()
+        self.lifecycle.join()
+        self.control.join()
+
+    def _load_by_name(self, name: str) -> None:
+        if self._mirror is not None:
+            self._mirror.look()
+        self.lifecycle.load(name)
+
+    def _mirror_of(self, url: str, config: Config) -> "Mirror":
+        # Imported here: most servers have no store.
+        from forwardpass.server.repository.mirror import Mirror
+
+        try:
+            return Mirror(
+                url,
+                config.models,
+                self.catalog.get,
+                self.catalog.note,
+                policy=config.versions,
+                poll_s=config.poll_s,
+                watch=config.watch,
+                max_bytes=config.mirror_bytes,
+            )
+        except StoreError as error:
+            raise RepositoryError(str(error)) from error
 
 
 class GrpcioAndHttp:
@@ -383,7 +450,7 @@ class Server:
         self._transport.start()
         if self._metrics is not None:
             self._metrics.start()
-        self.lifecycle.start()
+        self._models.start()
         self.lifecycle.wait()
 
     def drain(self) -> None:
@@ -408,7 +475,7 @@ class Server:
         Files that are read anew are logged; those that are invalid change nothing.
         """
         self._front.reread()
-        self.lifecycle.rescan(settle_s=0.0)
+        self._models.reread()
 
     def _metrics_server(self, config: Config) -> "MetricsServer | None":
         if config.metrics_port is None:
@@ -426,6 +493,7 @@ class Server:
             max_backlog=config.max_backlog,
             max_connections=config.max_connections,
             incidents=self._incidents,
+            mirror=self._models.mirrored,
         )
         return MetricsServer(config.metrics_host, config.metrics_port, collector)
 
@@ -437,8 +505,7 @@ class Server:
         self.stop()
         # The end of the process does both without waiting for a trial.
         self._trial.close()
-        self.lifecycle.join()
-        self._control.join()
+        self._models.join()
 
 
 def _tracing_type() -> "type[Tracing]":

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+from forwardpass.proto.stores import StoreError, check_store_url, is_store
 from forwardpass.server.access.host_names import HostNames, is_loopback
 from forwardpass.server.guard import Limits
 from forwardpass.server.observe.log_format import FORMATS, LogFormat
@@ -56,8 +57,32 @@ class Config:
     """
 
     models: Annotated[
-        Path, Setting("A .onnx file, a directory of them, or a repository NAME/VERSION/model.onnx.")
+        Path,
+        Setting(
+            "A .onnx file, a directory of them, or a repository NAME/VERSION/model.onnx; or the "
+            "URL of one in an object store, as in s3://BUCKET/PATH (extra `stores`).",
+            parse=str,
+        ),
     ]
+    store: Annotated[str | None, Setting("URL that `models` is the mirror of.", offered=False)] = (
+        None
+    )
+    mirror: Annotated[
+        Path | None,
+        Setting(
+            "Folder where the models of an object store are mirrored, of this server alone. "
+            "Without it, one of the store's in the user's cache."
+        ),
+    ] = None
+    mirror_bytes: Annotated[
+        int | None,
+        Setting(
+            "Maximum size of that mirror, in bytes; models that do not fit are not fetched. "
+            "Without it there is no maximum.",
+            unit="bytes",
+            least=1,
+        ),
+    ] = None
     versions: Annotated[
         VersionPolicy,
         Setting(
@@ -72,7 +97,8 @@ class Config:
         float | None,
         Setting(
             "Seconds between two looks at the files, in place of file events: for volumes "
-            "that have none, such as those on a network.",
+            "that have none, such as those on a network; and between two listings of an object "
+            "store, 30 if not set.",
             unit="seconds",
             least=0.01,
             most=86400,
@@ -319,6 +345,7 @@ class Config:
     ] = False
 
     def __post_init__(self) -> None:
+        self._find_store()
         make_paths(self)
         check(self)
         if not self.server_name.isprintable() or not 0 < len(self.server_name) < 256:
@@ -359,6 +386,23 @@ class Config:
                 "tokens on their way; got no tls_cert. Behind a proxy that ends TLS set "
                 "insecure_tokens"
             )
+
+    def _find_store(self) -> None:
+        """Take the URL of a store for what it is: `models` is where it is mirrored."""
+        url = str(self.models)
+        if not is_store(self.models):
+            return
+        # Imported here: most servers have no store.
+        from forwardpass.server.repository.mirror_folder import usual_folder
+
+        try:
+            check_store_url(url)
+            folder = usual_folder(url) if self.mirror is None else self.mirror
+        except (StoreError, RuntimeError) as error:
+            raise ValueError(f"models: {error}") from error
+        # The settings are frozen, but not before they are valid.
+        object.__setattr__(self, "store", url)
+        object.__setattr__(self, "models", folder)
 
 
 def request_limit(config: Config) -> int:

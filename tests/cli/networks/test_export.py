@@ -60,6 +60,18 @@ def test_a_repository_gets_version_after_version(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "linnerud").iterdir()) == ["1", "2", "9"]
 
 
+def test_a_store_gets_a_version_and_a_url_with_credentials_is_refused(tmp_path: Path) -> None:
+    store = (tmp_path / "store").as_uri()
+    done = run_here("export", "linnerud", store)
+    assert done.code == 0
+    assert f"wrote {store}/linnerud/1/model.onnx" in done.stdout.replace("\n", "")
+    assert load(tmp_path / "store/linnerud/1/model.onnx") == ZOO["linnerud"].network()
+    done = run_here("export", "linnerud", "https://host/models?sig=SECRET")
+    assert done.code == 1
+    assert "expected no user, no query" in done.stderr.replace("\n", " ")
+    assert "SECRET" not in done.stderr
+
+
 @pytest.mark.parametrize("source", ["nets.py:network", "nets.py:make", "nets:network", "nets:make"])
 def test_a_network_or_a_function_of_a_file_or_a_module_is_exported(
     folder: Path, source: str

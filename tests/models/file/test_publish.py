@@ -152,3 +152,15 @@ def test_processes_that_publish_at_once_get_versions_of_their_own(tmp_path: Path
     assert sorted(map(int, os.listdir(tmp_path / "small"))) == list(range(1, 31))
     for version in versions:
         load(tmp_path / "small" / str(version) / "model.onnx")
+
+
+def test_a_store_gets_versions_as_a_folder_does(tmp_path: Path) -> None:
+    store = (tmp_path / "store").as_uri()
+    first = publish(network(), store)
+    assert (first.version, first.url) == (1, f"{store}/small/1/model.onnx")
+    assert load(tmp_path / "store" / first.path) == network()
+    assert publish(network(), store).version == 2
+    with pytest.raises(ModelExistsError, match="small/2 exists"):
+        publish(network(), store, version=2)
+    publish(network(seed=1), store, version=2, overwrite=True)
+    assert load(tmp_path / "store" / "small" / "2" / "model.onnx") == network(seed=1)

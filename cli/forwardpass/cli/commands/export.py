@@ -16,8 +16,11 @@ def export(
         ),
     ],
     to: Annotated[
-        Path,
-        typer.Argument(help="A .onnx file to write, or a model repository to publish into."),
+        str,
+        typer.Argument(
+            help="A .onnx file to write, or a model repository to publish into, which may be in an "
+            "object store: s3://BUCKET/PATH."
+        ),
     ],
     version: Annotated[
         int | None,

@@ -24,11 +24,12 @@ from forwardpass.models import (
     quantize,
 )
 from forwardpass.proto.spec import TensorSpec
+from forwardpass.proto.stores import StoreError, is_store
 
 
 def export_network(
     source: str,
-    to: Path,
+    to: str,
     *,
     options: FileOptions,
     name: str | None,
@@ -45,7 +46,8 @@ def export_network(
     Raises CommandError if there is no network of that name, and the errors of the importers,
     export, publish, expose and quantize.
     """
-    to_file = to.suffix == ".onnx"
+    in_store = is_store(to)
+    to_file = not in_store and Path(to).suffix == ".onnx"
     if to_file and version is not None:
         raise UsageError(
             f"--version: {to} is a single file; versions belong to a repository (a directory)"
@@ -67,15 +69,20 @@ def export_network(
     chosen = network if int8 is None else _quantized(console, network, int8, max_loss)
     try:
         if to_file:
-            path, proof = to, export(chosen, to, overwrite=overwrite)
+            path, proof = Path(to), export(chosen, to, overwrite=overwrite)
         else:
             published = publish(chosen, to, version=version, overwrite=overwrite)
             path, proof = published.path, published.proof
+    except StoreError as error:
+        raise CommandError(str(error)) from error
     except ModelExistsError as error:
         raise CommandError(f"{error.path} exists already; --overwrite replaces it") from error
     if int8 is None:
         console.print(proof_table(proof))
-    console.print(Text(f"wrote {path} ({path.stat().st_size:,} bytes)"))
+    if in_store:
+        console.print(Text(f"wrote {published.url}"))
+    else:
+        console.print(Text(f"wrote {path} ({path.stat().st_size:,} bytes)"))
 
 
 def _quantized(console: Console, network: Network, rows: Path, max_loss: float | None) -> Quantized:

@@ -33,7 +33,7 @@ def _config(**given: Any) -> Config:
 def _parameter(option: Option) -> inspect.Parameter:
     setting, kind, default = option.setting, option.kind, option.default
     if setting.parse is not None or setting.choices:
-        kind, default = str, str(default)
+        kind, default = str, default if default is MISSING else str(default)
     name = _ARGUMENTS.get(option.name, option.name)
     if default is MISSING:
         default = inspect.Parameter.empty

@@ -85,7 +85,9 @@ def _log(config: Config, incidents: Incidents) -> None:
 def check_loaded(catalog: Catalog, config: Config) -> None:
     """Raise CommandError if nothing is served."""
     if not any(catalog.versions(name) for name in catalog):
-        raise CommandError(f"{config.models}: no model loaded; the log above says why")
+        raise CommandError(
+            f"{config.store or config.models}: no model loaded; the log above says why"
+        )
 
 
 def _show_models(catalog: Catalog, config: Config) -> None:

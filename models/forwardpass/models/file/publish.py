@@ -12,6 +12,7 @@ from forwardpass.models.checks import checked_count
 from forwardpass.models.errors import ModelExistsError, NetworkError
 from forwardpass.models.file.export import check_network, proven, sync_folder, write
 from forwardpass.models.file.proof import Proof
+from forwardpass.proto.stores import ObjectExistsError, Store, is_store, open_store
 
 if TYPE_CHECKING:
     from forwardpass.models.file.int8 import Quantized
@@ -25,9 +26,11 @@ class Published:
     """The place of a published network, and the proof made before."""
 
     path: Path
-    """The file, REPOSITORY/NAME/VERSION/model.onnx."""
+    """The file, REPOSITORY/NAME/VERSION/model.onnx; of an object store without REPOSITORY."""
     version: int
     proof: Proof
+    url: str = ""
+    """The URL of the file in an object store; empty on disk."""
 
 
 def publish(
@@ -41,11 +44,12 @@ def publish(
 
     NAME is the network's. version None takes the one after the highest there is, 1 in an empty
     repository; of several that publish at once each gets its own. A version appears whole or not
-    at all. overwrite replaces the file of the version that is given, if there is one.
+    at all. overwrite replaces the file of the version that is given, if there is one. REPOSITORY
+    may be in an object store, as in s3://BUCKET/PATH (extra `stores`).
 
     Raises ExportProofError if the graph does not compute what the network defines,
     ModelExistsError if the version exists and overwrite is False, and NetworkError for a version
-    that is no whole number from 1 on, or overwrite without one.
+    that is no whole number from 1 on, or overwrite without one; StoreError for a store.
     """
     check_network("publish", network)
     if version is None and overwrite:
@@ -57,6 +61,9 @@ def publish(
         )
     if version is not None:
         version = checked_count(f"network {network.name!r}", "version", version)
+    if is_store(repository):
+        store = open_store(str(repository), create=True)
+        return _publish_to(store, network, version, overwrite=overwrite)
     folder = Path(repository) / network.name
     if version is not None and not overwrite and (folder / str(version)).exists():
         raise _exists(folder / str(version))
@@ -70,6 +77,33 @@ def publish(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Published(folder / str(published) / MODEL_FILE, published, proof)
+
+
+def _publish_to(
+    store: Store, network: "Network | Quantized", version: int | None, *, overwrite: bool
+) -> Published:
+    there = _versions_in(store, network.name)
+    if version in there and not overwrite:
+        raise _exists(f"{store.url}/{network.name}/{version}")
+    content, proof = proven(network)
+    chosen = max(there, default=0) + 1 if version is None else version
+    while True:
+        # The file is all that the version has: it appears whole, as the version does.
+        path = f"{network.name}/{chosen}/{MODEL_FILE}"
+        try:
+            store.put(path, content, only_new=not overwrite)
+        except ObjectExistsError as error:
+            if version is not None:
+                raise _exists(f"{store.url}/{network.name}/{version}") from error
+            chosen += 1  # another publish was faster
+            continue
+        return Published(Path(path), chosen, proof, f"{store.url.rstrip('/')}/{path}")
+
+
+def _versions_in(store: Store, name: str) -> set[int]:
+    """Return the versions of a model that have a file in the store."""
+    names = [entry.path.split("/")[1] for entry in store.list(name) if "/" in entry.path]
+    return {int(name) for name in names if name.isascii() and name.isdigit()}
 
 
 def _place(draft: Path, folder: Path, version: int | None, *, overwrite: bool) -> int:
@@ -99,7 +133,7 @@ def _highest(folder: Path) -> int:
     return max(versions, default=0)
 
 
-def _exists(target: Path) -> ModelExistsError:
+def _exists(target: Path | str) -> ModelExistsError:
     return ModelExistsError(
         str(target), "say overwrite=True to replace it, or give no version for the next one"
     )

@@ -28,6 +28,7 @@ from forwardpass.server.observe.load import Load
 from forwardpass.server.observe.refusals import Refusals
 from forwardpass.server.process.incidents import Incident, Incidents
 from forwardpass.server.repository.catalog import Catalog, State
+from forwardpass.server.repository.mirror_folder import MirrorFigures
 
 _T = TypeVar("_T")
 
@@ -111,8 +112,13 @@ class MetricsCollector(Collector):
         incidents: Incidents,
         max_backlog: int,
         max_connections: int,
+        mirror: Callable[[], MirrorFigures] | None = None,
     ) -> None:
-        """Prepare; the maximums are those of the settings."""
+        """Prepare; the maximums are those of the settings.
+
+        mirror: Returns the state of an object store's mirror; None without one.
+        """
+        self._mirror = mirror
         self._catalog = catalog
         self._health = health
         self._refusals = refusals
@@ -143,6 +149,8 @@ class MetricsCollector(Collector):
             "forwardpass_streams", "Open streams (ModelStreamInfer).", self._open_streams()
         )
         yield from _of_incidents(self._incidents)
+        if self._mirror is not None:
+            yield from _of_mirror(self._mirror())
         yield from self._loads(called)
         yield from self._states()
         yield self._calls(models)
@@ -326,6 +334,36 @@ def _of_models(models: list[Model], called: list[Model]) -> Iterator[Metric]:
     yield waiting
     yield limit
     yield memory
+
+
+def _of_mirror(figures: MirrorFigures) -> Iterator[Metric]:
+    for name, text, value in (
+        (
+            "store_reachable",
+            "Whether the latest look at the object store worked.",
+            figures.reachable,
+        ),
+        (
+            "store_listed_timestamp_seconds",
+            "When the object store was listed last, in seconds since the epoch; 0 if never.",
+            figures.listed_s,
+        ),
+        (
+            "mirror_models_behind",
+            "Models whose files in the store could not be mirrored.",
+            figures.behind,
+        ),
+        ("mirror_bytes", "Size of the mirror of the object store.", figures.size),
+    ):
+        yield GaugeMetricFamily(f"forwardpass_{name}", text, value)
+    yield CounterMetricFamily(
+        "forwardpass_store_failures",
+        "Looks at the object store, and models in it, that failed.",
+        figures.failures,
+    )
+    yield CounterMetricFamily(
+        "forwardpass_store_read_bytes", "Bytes read from the object store.", figures.fetched
+    )
 
 
 def _of_inputs(models: list[Model]) -> Iterator[Metric]:

@@ -77,6 +77,11 @@ class Offer:
         }
         object.__setattr__(self, "answering", answering)
 
+    @property
+    def failed(self) -> set[int]:
+        """The versions that do not answer, for a reason that is known."""
+        return {n for n, each in self.versions.items() if each.reason and each.model is None}
+
 
 class IndexEntry(NamedTuple):
     """One version as the repository's index lists it."""
@@ -100,6 +105,8 @@ class Catalog:
         self._offers: Mapping[str, Offer] = {}
         self.generation = object()
         """A token, new with every snapshot: what was read under another may be out of date."""
+        self.notes: Mapping[str, str] = {}
+        """What is to be said of models beside their states; of all of them under ""."""
 
     def put(self, name: str, offer: Offer) -> None:
         """Replace the offer of a model; an offer without versions removes it."""
@@ -113,6 +120,14 @@ class Catalog:
     def get(self, name: str) -> Offer:
         """Return the offer of a model: an empty one for an unknown name."""
         return self._offers.get(name, _NOTHING)
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Replace what is to be said of models beside their state; of all models under ""."""
+        self.notes = notes
+
+    def note_on(self, name: str) -> str:
+        """Return what is to be said of a model beside its state; empty if nothing is."""
+        return self.notes.get(name) or self.notes.get("", "")
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, failed and unloaded models included."""

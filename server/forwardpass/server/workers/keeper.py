@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -75,6 +75,12 @@ class SharedCatalog(Catalog):
         for version in written.versions:
             self.coming.pop(version.key or "", None)
 
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Replace what is said of models, here and at all workers."""
+        if notes != self.notes:
+            super().note(notes)
+            self._members.ask_all("notes", notes)
+
 
 class Keeper:
     """Keeps models, shared memory and log settings the same in all workers."""
@@ -116,7 +122,7 @@ class Keeper:
         self.models.health.listen(self._tell_health)
         self.members.add(self._gather(mailbox, set(workers)), self._introduce)
         Thread(target=self._welcome, args=(mailbox,), name="welcome", daemon=True).start()
-        self.models.lifecycle.start()
+        self.models.start()
         self.models.lifecycle.wait()
 
     def measure(self, listener: socket.socket) -> None:
@@ -133,6 +139,7 @@ class Keeper:
             self._incidents,
             self.gather,
             lambda: (self.members.listening, self.restarts),
+            self.models.mirrored,
         )
         processes = ProcessesCollector(lambda: [os.getppid(), os.getpid(), *self.members.pids])
         MetricsServer(
@@ -145,7 +152,7 @@ class Keeper:
 
     def reread(self) -> None:
         """Look at the repository now."""
-        self.models.lifecycle.rescan(settle_s=0.0)
+        self.models.reread()
 
     # Models
 
@@ -268,6 +275,7 @@ class Keeper:
             channel.ask("region", *values, descriptors=[region.file])
         if self._state.log:
             channel.ask("log", self._state.log)
+        channel.ask("notes", self.catalog.notes)
         for name, serving in self.models.health.states().items():
             channel.ask("health", name, serving)
         known = {name for name, _ in offers} | self.models.lifecycle.unloaded

@@ -16,6 +16,7 @@ from forwardpass.server.observe.load import Load
 from forwardpass.server.observe.metrics import MetricsCollector
 from forwardpass.server.process.incidents import Incidents
 from forwardpass.server.repository.catalog import Catalog
+from forwardpass.server.repository.mirror_folder import MirrorFigures
 from forwardpass.server.workers.figures import Figures, SummedIncidents, SummedRefusals
 
 _NOTHING = Load(in_flight=0, waiting=0, oldest_ns=0, connections=None, certificate_expires_s=None)
@@ -33,11 +34,12 @@ class SummedCollector(Collector):
         incidents: Incidents,
         gather: Callable[[], Figures],
         processes: Callable[[], tuple[int, int]],
+        mirror: "Callable[[], MirrorFigures] | None" = None,
     ) -> None:
         """Prepare.
 
         gather: Asks all workers. processes: Returns how many workers answer calls, and how often
-        a process was started again.
+        a process was started again. mirror: see `MetricsCollector`.
         """
         self._gather = gather
         self._processes = processes
@@ -54,6 +56,7 @@ class SummedCollector(Collector):
             max_backlog=config.processes * config.max_backlog,
             max_connections=config.processes * config.max_connections,
             incidents=self._incidents,
+            mirror=mirror,
         )
 
     def collect(self) -> Iterator[Metric]:

@@ -202,6 +202,7 @@ class Worker:
                 "forget": self._forget,
                 "offer": self._offer,
                 "health": self._health.set,
+                "notes": self._catalog.note,
                 "region": lambda *values: self._regions.take(*values),
                 "no region": lambda name: self._regions.drop(name),
                 "log": set_log,

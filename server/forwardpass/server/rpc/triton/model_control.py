@@ -73,7 +73,7 @@ class ModelControl:
                     name=entry.name,
                     version=str(entry.version),
                     state=entry.state,
-                    reason=entry.reason,
+                    reason=entry.reason or self._catalog.note_on(entry.name),
                 )
         return reply
 
