@@ -11,7 +11,8 @@ def pull(
         str,
         typer.Argument(
             help="The model: mlflow:NAME@ALIAS, mlflow:NAME/VERSION, hf:OWNER/REPO@COMMIT, "
-            "hf:OWNER/REPO/FILE.onnx@COMMIT or https://HOST/FILE.onnx#sha256=HEX."
+            "hf:OWNER/REPO/FILE.onnx@COMMIT, https://HOST/FILE.onnx#sha256=HEX, or a file in a "
+            "store: s3://, gs://, az://, file://."
         ),
     ],
     repository: Annotated[
@@ -37,7 +38,7 @@ def pull(
         ),
     ] = False,
 ) -> None:
-    """Publish a model of a registry, a hub or a web server, checked as a server checks it."""
+    """Publish a model that others keep, in a registry, a hub or a store, once checked."""
     from forwardpass.cli.sources.pull import pull_model
     from forwardpass.server import Limits
 

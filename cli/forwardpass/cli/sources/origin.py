@@ -1,15 +1,14 @@
 """One model at one state, where others keep it; and what fails there, in a line."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from forwardpass.cli.errors import CommandError, is_expected
+from forwardpass.proto.stores import without_secrets
 
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 _LONGEST = 400
 """Maximum characters of another package's error."""
 
@@ -94,5 +93,5 @@ def reported(source: str, fix: str) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    text = _PASSWORD.sub("", " ".join(str(error).split())) or type(error).__name__
+    text = without_secrets(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

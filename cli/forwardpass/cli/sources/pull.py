@@ -29,6 +29,7 @@ _KINDS = {
     "hf": ("hub", "HubFile"),
     "https": ("web", "WebFile"),
     "http": ("web", "WebFile"),
+    **dict.fromkeys(("s3", "gs", "az", "file"), ("store", "StoredFile")),
 }
 """Scheme of a source -> the module beside this one, and the class there."""
 
@@ -75,8 +76,8 @@ def _found(source: str) -> Origin:
     scheme, colon, _ = source.partition(":")
     if not colon or scheme not in _KINDS:
         raise UsageError(
-            f"{source!r}: expected mlflow:NAME@ALIAS, hf:OWNER/REPO@COMMIT or "
-            "https://HOST/FILE.onnx#sha256=HEX"
+            f"{source!r}: expected mlflow:NAME@ALIAS, hf:OWNER/REPO@COMMIT, "
+            "https://HOST/FILE.onnx#sha256=HEX, or a file in a store: s3://, gs://, az://, file://"
         )
     module, name = _KINDS[scheme]
     read: Callable[[str], Origin] = getattr(
