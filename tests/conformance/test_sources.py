@@ -154,7 +154,11 @@ class Hub(BaseHTTPRequestHandler):
                 {
                     "rfilename": name,
                     "size": len(content),
-                    "lfs": {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)},
+                    "lfs": {
+                        "sha256": hashlib.sha256(content).hexdigest(),
+                        "size": len(content),
+                        "pointerSize": 130,
+                    },
                 }
                 for name, content in self.files.items()
             ]
