@@ -8,6 +8,7 @@ routes it asks for (HF_ENDPOINT): what the hub itself would answer is not tested
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -77,8 +78,13 @@ def tracking_server(python: Path, folder: Path) -> Iterator[str]:
             except OSError:
                 return False
 
-        wait_for(answers, process, log)
-        yield address
+        try:
+            # It imports for a minute on a busy machine.
+            wait_for(answers, process, log, timeout_s=300)
+            yield address
+        finally:
+            # Its workers as well, which the first process may leave behind.
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def test_a_model_of_mlflow_is_pulled_by_alias_and_by_version(

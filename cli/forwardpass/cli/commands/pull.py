@@ -38,7 +38,7 @@ def pull(
         ),
     ] = False,
 ) -> None:
-    """Publish a model that others keep, in a registry, a hub or a store, once checked."""
+    """Publish a model that others keep, once it is checked."""
     from forwardpass.cli.sources.pull import pull_model
     from forwardpass.server import Limits
 
