@@ -53,6 +53,19 @@ def pull(
     )
 
 
+def register(python: Path, model: Path, folder: Path, uri: str) -> None:
+    done = subprocess.run(
+        [python, PROGRAMS / "register_models.py", model],
+        env=os.environ
+        | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        | {"MLFLOW_ALLOW_FILE_STORE": "true"},
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def provenance(version: Path) -> dict[str, str]:
     texts: dict[str, str] = json.loads((version / "provenance.json").read_text())
     return texts
@@ -94,13 +107,7 @@ def test_a_model_of_mlflow_is_pulled_by_alias_and_by_version(
     folder.mkdir()
     with tracking_server(python, folder) as address:
         uri = {"MLFLOW_TRACKING_URI": address}
-        subprocess.run(
-            [python, PROGRAMS / "register_models.py", model],
-            env=os.environ | uri | {"MLFLOW_DISABLE_TELEMETRY": "true"},
-            check=True,
-            capture_output=True,
-            cwd=folder,
-        )
+        register(python, model, folder, address)
         done = {
             source: pull(python, source, repository, **uri)
             for source in (
@@ -108,9 +115,6 @@ def test_a_model_of_mlflow_is_pulled_by_alias_and_by_version(
                 *("mlflow:file/1", "mlflow:file@nobody", "mlflow:file/7", "mlflow:none/1"),
             )
         }
-    # A new process, on the database itself.
-    on_disk = f"sqlite:///{folder}/tracking.db"
-    local = pull(python, "mlflow:file@champion", tmp_path / "local", MLFLOW_TRACKING_URI=on_disk)
 
     outside = done.pop("mlflow:outside@champion")
     assert outside.stdout.startswith("mlflow:outside@champion is mlflow:outside/1\nwrote ")
@@ -133,8 +137,19 @@ def test_a_model_of_mlflow_is_pulled_by_alias_and_by_version(
         assert refused.returncode == 1
         assert refused.stderr.startswith(f"error: {source}: ")
         assert "not found" in refused.stderr
-    assert local.returncode == 0, local.stderr
-    assert (tmp_path / "local" / "file" / "1" / "model.onnx").read_bytes() == model.read_bytes()
+
+
+@pytest.mark.parametrize("store", ["sqlite:///{}/tracking.db", "file://{}/mlruns"])
+def test_a_model_of_a_store_on_this_machine_is_pulled(
+    python: Path, model: Path, tmp_path: Path, store: str
+) -> None:
+    uri = store.format(tmp_path)
+
+    register(python, model, tmp_path, uri)
+    done = pull(python, "mlflow:outside@champion", tmp_path / "models", MLFLOW_TRACKING_URI=uri)
+
+    assert done.returncode == 0, done.stderr
+    assert provenance(tmp_path / "models" / "outside" / "1")["version"] == "1"
 
 
 def test_a_store_of_mlflow_that_is_not_there_is_not_made(python: Path, tmp_path: Path) -> None:
