@@ -10,6 +10,7 @@ from support.command import COMMAND, run, run_here
 
 COMMANDS = (
     "export",
+    "pull",
     "inspect",
     "draw",
     "serve",
@@ -58,6 +59,7 @@ def test_version_is_the_packages(program: tuple[str, ...]) -> None:
         ("export",),
         ("export", "linnerud"),
         ("inspect",),
+        ("pull",),
         ("serve", ".", "--port", "70000"),
         ("serve", ".", "--port", "http"),
         ("predict", "m"),

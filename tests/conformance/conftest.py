@@ -67,9 +67,15 @@ def running(
                 process.wait()
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a program is ready; fail with its log if it ends or a minute passes."""
-    deadline = time.monotonic() + 60
+def wait_for(
+    condition: Callable[[], bool],
+    process: subprocess.Popen[bytes],
+    log: Path,
+    *,
+    timeout_s: float = 60,
+) -> None:
+    """Wait until a program is ready; fail with its log if it ends or the time passes."""
+    deadline = time.monotonic() + timeout_s
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"not ready:\n{log.read_text(errors='replace')[-4000:]}")

@@ -14,6 +14,7 @@ from forwardpass.cli.commands.export import export
 from forwardpass.cli.commands.health import health
 from forwardpass.cli.commands.inspect import inspect
 from forwardpass.cli.commands.predict import predict
+from forwardpass.cli.commands.pull import pull
 from forwardpass.cli.commands.serve import serve
 from forwardpass.cli.commands.status import status
 from forwardpass.cli.commands.token import token
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 # In the order of their help.
 app.command()(export)
+app.command()(pull)
 app.command()(inspect)
 app.command()(card)
 app.command()(describe_file)

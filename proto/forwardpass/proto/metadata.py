@@ -34,6 +34,9 @@ OUTPUTS = PREFIX + "outputs"
 """JSON object: output name -> ColumnNames."""
 PROVENANCE = PREFIX + "provenance"
 """JSON object of text: the network's origin, its figures, and anything that its author adds."""
+PROVENANCE_FILE = "provenance.json"
+"""Name of the file beside a model's with a further object as PROVENANCE: where the model came from,
+whose bytes stay as they were there."""
 CARD_PARTS = ("intended use", "limits", "data", "figures")
 """Names in PROVENANCE that a model card has a section for, also behind that of a part of the model,
 as in `heart: data`."""

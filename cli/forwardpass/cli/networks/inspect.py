@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from forwardpass.cli.errors import CommandError
@@ -54,7 +54,7 @@ def _show(console: Console, path: Path) -> None:
     console.print(Text(f"{path}: {len(content):,} bytes, opset {opset}, IR {model.ir_version}"))
     console.print(Text(f"made by {producer}"))
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    tensors, provenance = _tensors(model, properties), _provenance(properties)
+    tensors, provenance = _tensors(model, properties), _provenance(properties, path)
     try:
         console.print(_layers(load(model)))
     except ModelsError as error:
@@ -128,9 +128,15 @@ def _tensors(model: onnx.ModelProto, properties: Mapping[str, str]) -> Table:
     return table
 
 
-def _provenance(properties: Mapping[str, str]) -> Table:
-    table = Table("provenance", "")
-    for key, text in sorted(metadata.load_provenance(properties).items()):
+def _provenance(properties: Mapping[str, str], path: Path) -> Table:
+    # A checksum that is cut off is none.
+    table = Table("provenance", Column(overflow="fold"))
+    texts = metadata.load_provenance(properties)
+    beside = path.with_name(metadata.PROVENANCE_FILE)
+    if beside.is_file():
+        added = {metadata.PROVENANCE: beside.read_text(encoding="utf-8")}
+        texts |= metadata.load_provenance(added)
+    for key, text in sorted(texts.items()):
         table.add_row(Text(key), Text(str(text)))
     return table
 

@@ -4,6 +4,8 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,15 +70,25 @@ def publish(
     if version is not None and not overwrite and (folder / str(version)).exists():
         raise _exists(folder / str(version))
     model, proof = proven(network)
+    with drafted(folder) as draft:
+        write(draft / MODEL_FILE, model, overwrite=True)
+        published = place(draft, folder, version, overwrite=overwrite)
+    return Published(folder / str(published) / MODEL_FILE, published, proof)
+
+
+@contextmanager
+def drafted(folder: Path) -> Iterator[Path]:
+    """Yield a new folder within another, hidden from servers; it is removed if it is still there.
+
+    folder: is made as needed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".draft.{secrets.token_hex(8)}"
     draft.mkdir()
     try:
-        write(draft / MODEL_FILE, model, overwrite=True)
-        published = _place(draft, folder, version, overwrite=overwrite)
+        yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Published(folder / str(published) / MODEL_FILE, published, proof)
 
 
 def _publish_to(
@@ -106,10 +118,16 @@ def _versions_in(store: Store, name: str) -> set[int]:
     return {int(name) for name in names if name.isascii() and name.isdigit()}
 
 
-def _place(draft: Path, folder: Path, version: int | None, *, overwrite: bool) -> int:
-    """Rename the draft to its version and return the version."""
+def place(draft: Path, folder: Path, version: int | None, *, overwrite: bool = False) -> int:
+    """Rename a draft to a version in a model's folder and return the version.
+
+    version None takes the one after the highest there is. overwrite replaces the model file of a
+    version that exists, and no other file.
+
+    Raises ModelExistsError if the version exists and overwrite is False.
+    """
     while True:
-        chosen = _highest(folder) + 1 if version is None else version
+        chosen = highest(folder) + 1 if version is None else version
         target = folder / str(chosen)
         try:
             draft.rename(target)
@@ -126,7 +144,7 @@ def _place(draft: Path, folder: Path, version: int | None, *, overwrite: bool) -
         return chosen
 
 
-def _highest(folder: Path) -> int:
+def highest(folder: Path) -> int:
     """Return the highest version in a model's folder, 0 if there is none."""
     names = [entry.name for entry in folder.iterdir()]
     versions = [int(name) for name in names if name.isascii() and name.isdigit()]

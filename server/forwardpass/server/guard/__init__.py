@@ -16,7 +16,7 @@ from forwardpass.server.guard.limits import Limits
 
 if TYPE_CHECKING:
     from forwardpass.server.guard.canonical import canonicalize
-    from forwardpass.server.guard.check import Checked, check_file
+    from forwardpass.server.guard.check import Checked, check_file, files_beside
     from forwardpass.server.guard.errors import GuardError, NoRoomError
     from forwardpass.server.guard.trust import written_by_anybody
 
@@ -27,6 +27,7 @@ __all__ = [
     "NoRoomError",
     "canonicalize",
     "check_file",
+    "files_beside",
     "written_by_anybody",
 ]
 
@@ -36,6 +37,7 @@ _WHEN_ASKED_FOR = {
     "NoRoomError": "forwardpass.server.guard.errors",
     "canonicalize": "forwardpass.server.guard.canonical",
     "check_file": "forwardpass.server.guard.check",
+    "files_beside": "forwardpass.server.guard.check",
     "written_by_anybody": "forwardpass.server.guard.trust",
 }
 """The modules of the names that need onnx."""

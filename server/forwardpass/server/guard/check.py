@@ -12,7 +12,7 @@ from forwardpass.server.guard.limits import Limits
 from forwardpass.server.guard.parse import parse
 from forwardpass.server.guard.plain import prove_plain
 from forwardpass.server.guard.structure import all_tensors, check_structure
-from forwardpass.server.guard.tensors import raw_size
+from forwardpass.server.guard.tensors import data_outside, raw_size
 from forwardpass.server.onnx_messages import ModelProto
 
 
@@ -66,6 +66,22 @@ def check_file(path: Path, *, root: Path | None, limits: Limits) -> Checked:
     except GuardError:
         content.close()
         raise
+
+
+def files_beside(path: Path, max_bytes: int) -> set[Path]:
+    """Return the files to which the tensors of a model file refer, whether they are there or not.
+
+    max_bytes: Maximum size of the model file.
+
+    Raises GuardError, also for one outside the model's folder.
+    """
+    with read_model(path, None, max_bytes) as content:
+        external = ExternalData(path.parent, 0)
+        return {
+            external.path(part, place.location)
+            for part, tensor in all_tensors(parse(content))
+            if (place := data_outside(part, tensor)) is not None
+        }
 
 
 def _sample_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:

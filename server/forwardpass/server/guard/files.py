@@ -195,7 +195,7 @@ class ExternalData:
 
         Raises GuardError, before anything is read, if the location leads anywhere else.
         """
-        path = self._path(part, place.location)
+        path = self.path(part, place.location)
         self._left -= place.length
         if self._left < 0:
             raise GuardError(
@@ -208,7 +208,8 @@ class ExternalData:
         with _opened(part, path, self._root) as fd:
             _copy(part, fd, place.offset, place.length, to)
 
-    def _path(self, part: str, location: str) -> Path:
+    def path(self, part: str, location: str) -> Path:
+        """Return where a location lies; raises GuardError if that is not inside the folder."""
         relative = PurePosixPath(location)
         if (
             not relative.parts

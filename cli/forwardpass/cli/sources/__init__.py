@@ -1,0 +1,1 @@
+"""Models from where others keep them: registries, hubs, web servers, object stores."""
