@@ -30,7 +30,7 @@ from forwardpass.models import (
     to_onnx,
 )
 from forwardpass.models.activations import activation_of
-from forwardpass.models.derivatives import pulled_back
+from forwardpass.models.derivatives import is_kinked, pulled_back
 from forwardpass.models.explanation import baseline_of
 from forwardpass.models.feeds import read_feed
 from forwardpass.models.zoo import ZOO
@@ -125,8 +125,10 @@ def test_the_graph_of_each_function_gives_the_reference(f: Any) -> None:
     attributions, error = run(network, x, "y", 1)
     np.testing.assert_allclose(attributions, wanted.attributions, rtol=1e-4, atol=2e-6)
     np.testing.assert_allclose(error, wanted.error, atol=1e-5)
-    answers = network(x)["y"][:, 1]
-    assert np.abs(wanted.error).max() < 2e-3 * max(np.ptp(answers), 0.05)
+    most = 2e-3 * max(np.ptp(network(x)["y"][:, 1]), 0.05)
+    # A step over a kink has an error of its own, of which more and smaller steps leave little.
+    fine = network.explain(x, column=1, steps=1024) if is_kinked(f) else wanted
+    assert np.abs(fine.error).max() < most
 
 
 @pytest.mark.parametrize(
@@ -290,8 +292,7 @@ def test_a_path_is_the_definition_in_the_encoded_columns() -> None:
     layers = [Dense("h", 4, "gelu", b=[1, 2, 0, 1]), Dense("y", 1, "identity")]
     mixed = Network.define([Input(2), color], layers)
     same = [
-        replace(dense, W=mixed.layer(dense.name).W, b=mixed.layer(dense.name).b)
-        for dense in layers
+        replace(dense, W=mixed.layer(dense.name).W, b=mixed.layer(dense.name).b) for dense in layers
     ]
     plain = Network.define(Input(5), same)
     rows = np.array([[1, 2], [-3, 0.5], [2, 2]], np.float32)
