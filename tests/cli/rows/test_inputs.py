@@ -94,8 +94,18 @@ def test_rows_of_every_format_go_by_names_to_the_inputs(
         (
             "purpose",
             "reason",
-            "expected one column for the model's categories, got 0 named 'purpose'",
+            "expected one column for the model's categories, got 0 named 'purpose'; the file has "
+            "'id', 'rooms', 'reason', 'age', 'debt', 'income'; rename the one that has it, or add "
+            "it",
         ),
+        (
+            "income",
+            "incme",
+            "expected one column for each of the model's 3 features, got 0 named 'income'; the "
+            "file has 'id', 'rooms', 'purpose', 'age', 'debt', 'incme'; is 'incme' meant to be "
+            "'income'?",
+        ),
+        ("C,9", "C,1.5", "line 4, column 'rooms': expected integers of 64 bits, got '1.5'"),
     ],
 )
 def test_what_the_model_does_not_know_is_named_by_line_and_column(
@@ -105,6 +115,16 @@ def test_what_the_model_does_not_know_is_named_by_line_and_column(
     done = predict(server, tmp_path, "loans", "x.csv", "--rows-per-call", "2")
     assert done.code == 1
     assert error in done.error
+
+
+def test_integers_may_be_written_as_pandas_writes_them_beside_a_missing_one(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_text(CSV)
+    expected = predict(server, tmp_path, "loans", "x.csv").stdout
+    pd.read_csv(tmp_path / "x.csv").to_csv(tmp_path / "x.csv", index=False)
+    assert "9.0" in (tmp_path / "x.csv").read_text()
+    assert predict(server, tmp_path, "loans", "x.csv").stdout == expected
 
 
 def test_a_row_without_a_category_has_no_answer_if_the_caller_chooses_that(

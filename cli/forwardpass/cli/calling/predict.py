@@ -292,7 +292,9 @@ def _number(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip()
-    return int(text) if re.fullmatch(r"[+-]?[0-9]+", text) else text or None
+    # pandas writes the integers of a column with a missing value as 1.0.
+    whole = re.fullmatch(r"([+-]?[0-9]+)(\.0*)?", text)
+    return int(whole[1]) if whole else text or None
 
 
 def _wanted(job: Job, spec: ModelSpec, inputs: Mapping[str, ColumnNames]) -> Wanted:

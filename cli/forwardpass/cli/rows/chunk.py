@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from forwardpass.cli.errors import CommandError
 from forwardpass.proto.datatypes import DATATYPES
-from forwardpass.proto.spec import TensorSpec
+from forwardpass.proto.spec import TensorSpec, meant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +155,14 @@ def find_columns(source: str, header: Sequence[str], wanted: Wanted) -> Columns:
 
 def _check_once(source: str, header: Sequence[str], name: str, why: str) -> None:
     count = header.count(name)
-    if count != 1:
-        raise CommandError(
-            f"{source}: expected one column {why}, got {count} named {name!r}; the file has "
-            f"{_few(header)}"
-        )
+    if count == 1:
+        return
+    near = filter(None, (meant(each, [name]) for each in header if each != name))
+    fix = next(near, "rename the one that has it, or add it") if not count else "leave one out"
+    raise CommandError(
+        f"{source}: expected one column {why}, got {count} named {name!r}; the file has "
+        f"{_few(header)}; {fix}"
+    )
 
 
 def _few(names: Sequence[str], shown: int = 8) -> str:
