@@ -1,9 +1,10 @@
-"""How attributions are named."""
+"""How what is explained, and its attributions, are named."""
 
 import pytest
 
-from forwardpass.proto.explain import feature_names
-from forwardpass.proto.spec import TensorSpec
+from forwardpass.proto.explain import feature_names, read_target
+from forwardpass.proto.metadata import ColumnNames
+from forwardpass.proto.spec import TensorError, TensorSpec
 
 X = TensorSpec("x", "FP32", (-1, 2))
 MORE = TensorSpec("more", "FP32", (-1, 2))
@@ -27,3 +28,11 @@ def test_every_column_has_a_name_of_its_own(
     inputs: list[TensorSpec], labels: dict[str, tuple[str, ...]], wanted: tuple[str, ...]
 ) -> None:
     assert feature_names(inputs, labels) == wanted
+
+
+def test_a_score_is_named_by_the_class_that_it_is_of() -> None:
+    columns = {"y": ColumnNames(labels=("no", "yes"))}
+    output = [TensorSpec("y", "FP32", (-1, 1))]
+    assert read_target("y:yes", output, columns) == read_target("y", output, {}) == ("y", 0)
+    with pytest.raises(TensorError, match=r"a column of 'y': 0, or a label \(yes\), got 'no'"):
+        read_target("y:no", output, columns)

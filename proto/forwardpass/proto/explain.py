@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from forwardpass.proto.spec import TensorError, TensorSpec, format_shape, quote
+from forwardpass.proto.verdicts import column_labels
 
 if TYPE_CHECKING:
     from forwardpass.proto.metadata import ColumnNames
@@ -87,9 +88,7 @@ def read_target(
             fix="explain another output",
         )
     width = spec.shape[1]
-    labels = columns[name].labels if name in columns else ()
-    if len(labels) != width:
-        labels = ()
+    labels = column_labels(columns[name].labels, width) if name in columns else ()
     if not column and text == name and width == 1:
         return Target(name, 0)
     if column in labels:
@@ -99,7 +98,7 @@ def read_target(
     named = f", or a label ({', '.join(labels)})" if labels else ""
     raise TensorError(
         subject,
-        expected=f"a column of {quote(name)}: 0 to {width - 1}{named}",
+        expected=f"a column of {quote(name)}: {'0' if width == 1 else f'0 to {width - 1}'}{named}",
         got=quote(column) if column else "none",
         fix=f"send {name}:COLUMN",
     )
