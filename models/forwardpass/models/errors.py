@@ -1,6 +1,7 @@
 """The errors of this package: one tree with the root `ModelsError`."""
 
 from forwardpass.proto.pickling import PicklableError
+from forwardpass.proto.spec import shortened
 
 
 class ModelsError(PicklableError):
@@ -28,7 +29,7 @@ class UnsupportedModelError(ModelsError, ValueError):
         why: str,
         fix: str = "the server needs no Network: serve the .onnx file as it is",
     ) -> None:
-        super().__init__(f"{part}: {why}; {fix}")
+        super().__init__(f"{shortened(part)}: {shortened(why)}; {fix}")
         self.part = part
         """The unsupported part of the model, as in `node 'conv1' (Conv)`."""
         self.why = why
@@ -38,7 +39,7 @@ class UnsupportedSourceError(ModelsError, ValueError):
     """A model of another library has a part that a Network cannot represent."""
 
     def __init__(self, part: str, why: str, fix: str) -> None:
-        super().__init__(f"{part}: {why}; {fix}")
+        super().__init__(f"{shortened(part)}: {shortened(why)}; {fix}")
         self.part = part
         """The unsupported part of the model, as in `layer 'conv' (Conv2D)`."""
         self.why = why

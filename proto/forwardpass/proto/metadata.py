@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.proto.pickling import PicklableError
-from forwardpass.proto.spec import TensorError, TensorSpec
+from forwardpass.proto.spec import TensorError, TensorSpec, quote, shortened
 from forwardpass.proto.tensors import decode_raw, encode_raw
 
 PREFIX = "forwardpass."
@@ -83,7 +83,7 @@ class MetadataError(PicklableError, ValueError):
     """A value under one of the contract's keys that is not of the contract's form."""
 
     def __init__(self, key: str, why: str) -> None:
-        super().__init__(f"metadata {key!r}: {why}")
+        super().__init__(f"metadata {quote(key)}: {shortened(why)}")
         self.key = key
 
 

@@ -15,6 +15,7 @@ MAX_ELEMENTS = 2**31 - 1
 
 
 _MAX_QUOTED = 100
+_MAX_TEXT = 1000
 
 
 class TensorError(PicklableError, ValueError):
@@ -50,6 +51,11 @@ def quote(name: object) -> str:
     if isinstance(name, str) and len(name) > _MAX_QUOTED:
         return f"{name[:_MAX_QUOTED]!r}..."
     return repr(name)
+
+
+def shortened(text: str) -> str:
+    """Cut a part of an error text that a file's own words may have made too long to read."""
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
 def meant(name: str, names: Sequence[str]) -> str:
