@@ -16,6 +16,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
+OBJECT_STORE = ("kserve-storage==0.21.0", "moto[s3]==5.2.5", "flask", "flask-cors")
+"""KServe's storage initializer, and moto with its server: `moto[server]` brings all of AWS."""
 _NODE = ("package.json", "package-lock.json")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conformance.conftest import PROGRAMS
-from conformance.environments import ROOT
+from conformance.environments import OBJECT_STORE, ROOT
 from support import onnx_files
 from support.command import serving
 from support.rpc import Stub
@@ -42,7 +42,7 @@ def mounted(
     environment: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """What is at /mnt/models of a container, by URI."""
-    python = environment("kserve-storage==0.21.0", "moto[s3]==5.*", "flask", "flask-cors")
+    python = environment(*OBJECT_STORE)
     source = tmp_path_factory.mktemp("source")
     for name, version, number in (("one", 1, 11), ("one", 2, 12), ("two", 1, 21)):
         put(source / "models", name, version, number)

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 from conformance.conftest import PROGRAMS, running, wait_for
-from conformance.environments import node_modules
+from conformance.environments import OBJECT_STORE, node_modules
 from support.living import Served, called_all_the_time, serving
 from support.ports import free_ports
 from support.proxy import Proxy
@@ -133,7 +133,7 @@ def s3(
     setenv: Callable[[str, str], None],
     stack: ExitStack,
 ) -> Emulator:
-    python = environment("moto[server]==5.2.5")
+    python = environment(*OBJECT_STORE)
     run([python, "-m", "moto.server", "-p", str(port)], port, tmp_path, stack)
     assert asked(port, "PUT", "/bucket") == 200
 
