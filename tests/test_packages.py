@@ -143,6 +143,8 @@ MAY_CLOSE_A_CYCLE = {
     ("forwardpass.models.explanation", "forwardpass.models.network"),
     ("forwardpass.models.forward", "forwardpass.models.network"),
     ("forwardpass.models.feeds", "forwardpass.models.network"),
+    # A type alone: any function may follow a BatchNorm, and where none may be one, that is said.
+    ("forwardpass.models.normalization", "forwardpass.models.activations"),
     # Inside `Network.to_svg`: a network can be drawn, and needs no picture to be one.
     ("forwardpass.models.network", "forwardpass.models.picture.svg"),
 }

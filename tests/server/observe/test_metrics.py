@@ -244,7 +244,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> str:
     authority = Identity.make("authority")
     cert, key = Identity.make("server", authority).write(folder, "server")
     config = Config(
-        models=folder / "models",
+        models=(folder / "models").as_uri(),  # type: ignore[arg-type]
+        mirror=folder / "mirror",
         port=0,
         metrics_port=0,
         tls_cert=cert,
@@ -253,6 +254,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     credentials = grpc.ssl_channel_credentials(authority.chain_pem)
     with Server(config) as server, Stub(f"localhost:{server.port}", credentials) as stub:
+        eventually(lambda: server.ready)
         stub.infer(infer_request("linear", {"x": np.array([[0.5, 2.0, np.nan]], np.float32)}))
         return fetch(server.metrics_port or 0, accept="application/openmetrics-text; version=1.0.0")
 

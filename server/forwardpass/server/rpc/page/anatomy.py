@@ -149,6 +149,8 @@ class _Reader:
         """Groups that are nothing but sums so far."""
         self._scales: dict[str, Any] = {}
         """By tensor that stands for an input: what it is divided by."""
+        self._joined_again: dict[str, str] = {}
+        """By tensor that has a softmax over each group of another one's columns: that one."""
         self._steps_left = _MAX_ALL_STEPS
         self._inputs = [
             value.name for value in graph.input if value.name not in self._constants.names
@@ -200,6 +202,10 @@ class _Reader:
         elif self._is_row_by_row(node, reads):
             group = self._joined(node, reads)
             width = self._width_of(node, reads)
+        elif (whole := self._cut_and_joined(node)) is not None:
+            group, width = self._group(whole), self._widths[whole]
+            self._linear.discard(group)
+            self._joined_again[gives[0]] = whole
         else:
             group, width = -1, self._concatenated(node, reads)
         is_float = node.op_type not in _NOT_FLOATS and any(r in self._floats for r in reads)
@@ -306,6 +312,41 @@ class _Reader:
             return None
         return sum(known) if integer(node, "axis", 0) in (1, -1) and reads else None
 
+    def _cut_and_joined(self, node: NodeProto) -> str | None:
+        """Return the tensor of whose groups of columns a node joins the softmaxes; None if none."""
+        if node.op_type != "Concat" or integer(node, "axis", 0) not in (1, -1):
+            return None
+        shares = [self._producers.get(name) for name in node.input]
+        parts = [
+            self._producers.get(share.input[0])
+            for share in shares
+            if share is not None and share.op_type == "Softmax"
+        ]
+        cuts = [part for part in parts if part is not None and part.op_type == "Slice"]
+        wholes = {cut.input[0] for cut in cuts}
+        if len(cuts) < len(node.input) or len(wholes) != 1:
+            return None
+        (whole,) = wholes
+        ends = [0]
+        for cut in cuts:
+            start, end, axis = (self._integer(name) for name in (*cut.input, *[""] * 4)[1:4])
+            if start != ends[-1] or end is None or axis not in (1, -1):
+                return None
+            ends.append(end)
+        if ends[-1] != self._widths.get(whole) or whole not in self._groups:
+            return None
+        if self._is_scaled(whole):
+            return None
+        group = self._group(whole)
+        for name in (*node.input, *(cut.output[0] for cut in cuts)):
+            if self._group(name) != group:
+                self._wholes[self._group(name)] = group
+        return whole
+
+    def _integer(self, name: str) -> int | None:
+        value = self._constants.value(name) if name else None
+        return int(value.item()) if value is not None and value.size == 1 else None
+
     def _scaled(self, node: NodeProto, source: str) -> Any:
         """Return what an input is divided by once a node has scaled it."""
         before = self._scales[source]
@@ -395,14 +436,15 @@ class _Reader:
             name, way = waiting.pop()
             node = self._producers[name]
             matrix = self._matrices.get(name)
-            for read in dict.fromkeys(node.input):
+            again = self._joined_again.get(name)
+            for read in dict.fromkeys(node.input if again is None else (again,)):
                 if read not in self._groups:
                     continue
                 through = way
                 if matrix is not None and read == matrix.reads:
                     alone = way is None and list(node.input).count(read) == 1
                     through = name if alone else ""
-                elif matrix is None and node.op_type not in _ROW_BY_ROW:
+                elif matrix is None and again is None and node.op_type not in _ROW_BY_ROW:
                     through = ""
                 if read in known:
                     found.setdefault(read, set()).add(through)
@@ -440,6 +482,8 @@ class _Reader:
         """Return the operator that gives a tensor; products: The first product of each group."""
         node, group = self._producers[name], self._group(name)
         operator = node.op_type
+        if name in self._joined_again:
+            return "Softmax"
         if node.name.rpartition("/")[2] in _COMPOSED:
             return node.name.rpartition("/")[2]
         if operator in ("Add", "Sum") and group in self._linear:
