@@ -139,7 +139,7 @@ def find_columns(source: str, header: Sequence[str], wanted: Wanted) -> Columns:
     """
     for name in wanted.keep:
         why = "for the model's categories" if name in wanted.categories else "for --keep"
-        _check_once(source, header, name, why)
+        _check_once(source, header, name, why, wanted)
     kept = [header.index(name) for name in wanted.keep]
     if not wanted.numbers:
         return Columns([], kept)
@@ -147,17 +147,17 @@ def find_columns(source: str, header: Sequence[str], wanted: Wanted) -> Columns:
         unnamed = range(len(header) - len(wanted.fixed))
         return Columns([index for index in unnamed if index not in kept], kept)
     for name in wanted.features:
-        _check_once(
-            source, header, name, f"for each of the model's {len(wanted.features)} features"
-        )
+        why = f"for each of the model's {len(wanted.features)} features"
+        _check_once(source, header, name, why, wanted)
     return Columns([header.index(name) for name in wanted.features], kept)
 
 
-def _check_once(source: str, header: Sequence[str], name: str, why: str) -> None:
+def _check_once(source: str, header: Sequence[str], name: str, why: str, wanted: Wanted) -> None:
     count = header.count(name)
     if count == 1:
         return
-    near = filter(None, (meant(each, [name]) for each in header if each != name))
+    others = [each for each in header if each not in (*wanted.features, *wanted.keep)]
+    near = filter(None, (meant(each, [name]) for each in others))
     fix = next(near, "rename the one that has it, or add it") if not count else "leave one out"
     raise CommandError(
         f"{source}: expected one column {why}, got {count} named {name!r}; the file has "
