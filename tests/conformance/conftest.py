@@ -35,7 +35,7 @@ def lowest() -> Path:
     """
     if sys.version_info[:2] != (3, 11):
         pytest.skip("the lowest versions have wheels for the lowest Python alone")
-    extras = ("server", "cli")
+    extras = ("server", "cli", "stores")
     tests = (
         "pytest>=8",
         "pytest-timeout",

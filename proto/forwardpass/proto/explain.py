@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from forwardpass.proto.spec import TensorError, TensorSpec, format_shape, quote
-from forwardpass.proto.verdicts import column_labels
 
 if TYPE_CHECKING:
     from forwardpass.proto.metadata import ColumnNames
@@ -87,6 +86,9 @@ def read_target(
             got=f"{quote(name)}, {spec.datatype} of shape {format_shape(spec.shape)}",
             fix="explain another output",
         )
+    # Imported here: clients name what they ask for, and leave it to the server to read it.
+    from forwardpass.proto.verdicts import column_labels
+
     width = spec.shape[1]
     labels = column_labels(columns[name].labels, width) if name in columns else ()
     if not column and text == name and width == 1:

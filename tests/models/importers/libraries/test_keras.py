@@ -369,7 +369,10 @@ def operator():
             lambda: chain(layers.Dropout(0.1), layers.UnitNormalization(name="u")),
             r"layer 'u' \(Unit",
         ),
-        (lambda: chain(layers.Reshape((2, 3), name="r")), r"layer 'r' \(Reshape\): no part of"),
+        (
+            lambda: chain(layers.Reshape((2, 3), name="r")),
+            r"layer 'r' \(Reshape\): target_shape=\(2, 3\) of 6 values; .* reshape them to \(6,\)",
+        ),
         (lambda: chain(layers.ReLU(6.0, name="six")), r"layer 'six' \(ReLU\): max_value=6.0"),
         (
             lambda: chain(layers.Dense(2, activation="log_softmax", name="s"), layers.Dense(2)),
