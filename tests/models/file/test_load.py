@@ -148,7 +148,7 @@ def test_initializers_that_are_listed_as_inputs_are_no_inputs() -> None:
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ([("Conv", ["x", "W"], "y", {})], r"node 'n0' \(Conv\): has only .*Gemm, Sub, Div"),
+        ([("Conv", ["x", "W"], "y", {})], r"'n0' \(Conv\): a Network has only .*Gemm, Sub, Div"),
         ([gemm(out="s"), ("Celu", ["s"], "y", {})], r"node 'n1' \(Celu\)"),
         ([gemm(out="y", transB=0)], r"node 'n0' \(Gemm\): expected alpha 1, .*'transB': 0"),
         ([gemm(out="y", alpha=0.5)], r"node 'n0' \(Gemm\): expected alpha 1, .*'alpha': 0\.5"),
