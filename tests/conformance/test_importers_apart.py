@@ -19,7 +19,6 @@ def test_lookups_of_keras_become_inputs_of_categories(environment: Callable[...,
 def test_jax_networks_become_networks_with_their_answers(
     environment: Callable[..., Path],
 ) -> None:
-    # Each in an environment of its own: of several libraries one would hold back the others.
     check(
         environment("jax2onnx==0.17.1", "flax", "equinox", "dm-haiku==0.0.*", "-e", f"{ROOT}[dev]"),
         JAX,

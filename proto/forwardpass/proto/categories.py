@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.proto.metadata import MISSING_INTEGER, MISSING_TEXT, ColumnNames
-from forwardpass.proto.spec import TensorError, format_shape, quote
+from forwardpass.proto.spec import TensorError, format_shape, nearest, quote
 from forwardpass.proto.tables import is_missing
 
 _NAMED = 8
@@ -82,14 +82,10 @@ def _place(row: int, axes: int) -> str:
 
 
 def _fix(columns: ColumnNames, value: object, *, missing: bool) -> str:
-    # Imported here: only errors need it.
-    from difflib import get_close_matches
-
     if missing:
         return 'fill it in, or pass missing="nan" for no answer'
-    texts = [*map(str, columns.categories)]
-    close = get_close_matches(str(value), texts, 1) if isinstance(value, str) else []
-    return f"is it meant to be {quote(close[0])}?" if close else "leave the row out"
+    near = nearest(value, [*map(str, columns.categories)]) if isinstance(value, str) else None
+    return "leave the row out" if near is None else f"is it meant to be {quote(near)}?"
 
 
 def _text(value: Any) -> str | None:

@@ -58,13 +58,18 @@ def shortened(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
-def meant(name: str, names: Sequence[str]) -> str:
-    """Return a question for the one of the names that another one is near to; empty if none is."""
+def nearest(name: str, names: Sequence[str]) -> str | None:
+    """Return the one of the names that another one is near to; None if none is."""
     # Imported here: only errors need it, and it takes as long as half of the client.
     from difflib import get_close_matches
 
-    close = get_close_matches(name, names, 1)
-    return f"is {quote(name)} meant to be {quote(close[0])}?" if close else ""
+    return next(iter(get_close_matches(name, names, 1)), None)
+
+
+def meant(name: str, names: Sequence[str]) -> str:
+    """Return a question for the name that another one is near to; empty if none is."""
+    near = nearest(name, names)
+    return "" if near is None else f"is {quote(name)} meant to be {quote(near)}?"
 
 
 def format_shape(shape: Iterable[int]) -> str:
